@@ -1,1 +1,14 @@
-//! x
+//! Larder's data path: one node's stores, its peers, its mounts.
+//!
+//! A module imports only what stands below it, and a test reads the imports to keep that true:
+//!
+//! ```text
+//! fuse                      doors: translate a protocol, hold no state of their own
+//! fs                        names, attributes, handles, homes
+//! cache                     one chunk from the nearest place: local, peer, origin; single flight; prefetch
+//! replica     origin        copies  |  object_store with retries, limits, credentials
+//! store  peer  map          this node's disks  |  bytes between agents  |  which epoch do I believe
+//! runtime                   clock, randomness, net, disk, spawn, shutdown: real or simulated
+//! ```
+
+pub mod runtime;

@@ -1,0 +1,91 @@
+//! Byte streams between agents, with the peer's identity already checked.
+//!
+//! Two lanes share one port: `Bytes` (HTTP/1.1, chunks) and `Control` (HTTP/2, tonic). TLS picks the lane by ALPN.
+//! There is no plaintext between agents; the admin port is the one plain listener.
+
+use std::io;
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use larder_proto::ids::{ClusterId, NodeName};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What a stream can do.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
+
+/// A stream of bytes.
+pub type BoxIo = Box<dyn Io>;
+
+/// Which protocol a stream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lane {
+    /// HTTP/1.1: chunks.
+    Bytes,
+    /// HTTP/2: tonic.
+    Control,
+}
+
+/// Who speaks, as its certificate says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Identity {
+    /// An agent: `spiffe://larder/<cluster>/node/<name>`.
+    Node(ClusterId, NodeName),
+    /// The map authority: `spiffe://larder/<cluster>/authority`.
+    Authority(ClusterId),
+}
+
+/// Why a connection was not made. Each means: take the next place.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody listens there, or the network failed.
+    #[error("can't connect: {0}")]
+    Io(#[from] io::Error),
+    /// The other side isn't who it should be, or has no valid certificate.
+    #[error("the other side is not {expected:?}: {why}")]
+    Identity {
+        /// Who was asked for.
+        expected: Identity,
+        /// What TLS or the certificate said.
+        why: &'static str,
+    },
+    /// No connection within the deadline.
+    #[error("no connection within {deadline_ms} ms")]
+    Deadline {
+        /// The deadline.
+        deadline_ms: u64,
+    },
+}
+
+/// Streams out and in.
+#[async_trait]
+pub trait Net: Send + Sync {
+    /// A stream to `expected` at `to`; its identity is checked before this returns.
+    async fn connect(&self, to: SocketAddr, expected: &Identity, lane: Lane) -> Result<BoxIo, ConnectError>;
+
+    /// Listens for peers with certificates of this cluster.
+    async fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Listener>>;
+
+    /// Listens for anybody, in plain text: the admin port.
+    async fn listen_plain(&self, at: SocketAddr) -> io::Result<Box<dyn PlainListener>>;
+}
+
+/// Incoming peers.
+#[async_trait]
+pub trait Listener: Send {
+    /// The next peer whose identity was checked. Peers that fail are counted and dropped inside.
+    async fn accept(&mut self) -> io::Result<(BoxIo, Identity, Lane)>;
+
+    /// Where it listens (a port of 0 was replaced).
+    fn local_addr(&self) -> SocketAddr;
+}
+
+/// Incoming plain connections.
+#[async_trait]
+pub trait PlainListener: Send {
+    /// The next connection.
+    async fn accept(&mut self) -> io::Result<BoxIo>;
+
+    /// Where it listens.
+    fn local_addr(&self) -> SocketAddr;
+}
