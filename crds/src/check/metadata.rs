@@ -1,0 +1,178 @@
+//! The envelope: `apiVersion`, `kind` and `metadata`.
+//!
+//! Checks what the API server checks before it looks at the schema: a wrong kind, a name that is no DNS-1123 subdomain, fields of
+//! metadata that don't exist, labels and annotations that aren't texts. `generateName` needs a server, so a name is required.
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::Violation;
+use super::structure::type_name;
+use crate::kind::Kind;
+use crate::schema::{DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN};
+
+const SUBDOMAIN_MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
+     and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const LABEL_MESSAGE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
+     and must start and end with an alphanumeric character (e.g. 'my-name', or '123-abc', regex used for validation is \
+     '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+
+/// The fields of ObjectMeta.
+const METADATA_FIELDS: [&str; 15] = [
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+pub(super) fn check(kind: Kind, document: &Value) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let Some(object) = document.as_object() else {
+        return vec![Violation::new("", "a document must be a mapping")];
+    };
+    expect_text(
+        object.get("apiVersion"),
+        "apiVersion",
+        &Kind::api_version(),
+        &mut found,
+    );
+    expect_text(object.get("kind"), "kind", kind.name(), &mut found);
+    let metadata = match object.get("metadata") {
+        Some(Value::Object(metadata)) => metadata,
+        None | Some(Value::Null) => {
+            found.push(Violation::new(
+                "metadata.name",
+                "Required value: name or generateName is required",
+            ));
+            return found;
+        }
+        Some(other) => {
+            found.push(wrong_type("metadata", other, "object"));
+            return found;
+        }
+    };
+    for key in metadata
+        .keys()
+        .filter(|key| !METADATA_FIELDS.contains(&key.as_str()))
+    {
+        let path = format!("metadata.{key}");
+        found.push(Violation::new(&*path, format!("unknown field {path:?}")));
+    }
+    check_name(metadata.get("name"), &mut found);
+    check_namespace(metadata.get("namespace"), &mut found);
+    for field in ["labels", "annotations"] {
+        check_texts(field, metadata.get(field), &mut found);
+    }
+    found
+}
+
+fn expect_text(value: Option<&Value>, path: &str, expected: &str, found: &mut Vec<Violation>) {
+    match value {
+        None | Some(Value::Null) => found.push(Violation::new(path, "Required value")),
+        Some(Value::String(text)) if text == expected => {}
+        Some(other) => {
+            found.push(Violation::new(
+                path,
+                format!("Invalid value: {other}: must be {expected}"),
+            ));
+        }
+    }
+}
+
+fn check_name(value: Option<&Value>, found: &mut Vec<Violation>) {
+    const PATH: &str = "metadata.name";
+    match value {
+        None | Some(Value::Null) => {
+            found.push(Violation::new(
+                PATH,
+                "Required value: name or generateName is required",
+            ));
+        }
+        Some(Value::String(name)) if name.is_empty() => {
+            found.push(Violation::new(
+                PATH,
+                "Required value: name or generateName is required",
+            ));
+        }
+        Some(Value::String(name)) => {
+            check_dns(
+                PATH,
+                name,
+                253,
+                DNS_SUBDOMAIN_PATTERN,
+                SUBDOMAIN_MESSAGE,
+                found,
+            );
+        }
+        Some(other) => found.push(wrong_type(PATH, other, "string")),
+    }
+}
+
+fn check_namespace(value: Option<&Value>, found: &mut Vec<Violation>) {
+    const PATH: &str = "metadata.namespace";
+    match value {
+        None | Some(Value::Null) => {}
+        Some(Value::String(name)) => {
+            check_dns(PATH, name, 63, DNS_LABEL_PATTERN, LABEL_MESSAGE, found)
+        }
+        Some(other) => found.push(wrong_type(PATH, other, "string")),
+    }
+}
+
+fn check_dns(
+    path: &str,
+    name: &str,
+    max: usize,
+    pattern: &str,
+    message: &str,
+    found: &mut Vec<Violation>,
+) {
+    let shown: String = name.chars().take(max).collect();
+    if name.len() > max {
+        found.push(Violation::new(
+            path,
+            format!("Invalid value: {shown:?}: must be no more than {max} bytes"),
+        ));
+    } else if !Regex::new(pattern)
+        .expect("a constant pattern")
+        .is_match(name)
+    {
+        found.push(Violation::new(
+            path,
+            format!("Invalid value: {shown:?}: {message}"),
+        ));
+    }
+}
+
+fn check_texts(field: &str, value: Option<&Value>, found: &mut Vec<Violation>) {
+    let path = format!("metadata.{field}");
+    match value {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(texts)) => {
+            for (key, value) in texts.iter().filter(|(_, value)| !value.is_string()) {
+                found.push(wrong_type(&format!("{path}[{key}]"), value, "string"));
+            }
+        }
+        Some(other) => found.push(wrong_type(&path, other, "object")),
+    }
+}
+
+fn wrong_type(path: &str, value: &Value, expected: &str) -> Violation {
+    let actual = type_name(value);
+    Violation::new(
+        path,
+        format!("Invalid value: {actual:?}: {path} in body must be of type {expected}: {actual:?}"),
+    )
+}

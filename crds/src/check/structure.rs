@@ -1,0 +1,331 @@
+//! The structural schema: unknown fields, types, required fields, enums, patterns, ranges, sizes, unique keys.
+//!
+//! The words are those of Kubernetes' field errors. [`check`] says whether CEL must wait: the API server doesn't evaluate rules
+//! over a document whose types, required fields, enums or sizes are wrong.
+
+use std::collections::BTreeSet;
+
+use regex::Regex;
+use serde_json::{Map, Value};
+
+use super::Violation;
+
+/// Fields that the schema doesn't have, the document's own and nested ones. Metadata has no schema here; `metadata` checks it.
+pub(super) fn unknown_fields(schema: &Value, document: &Value, found: &mut Vec<Violation>) {
+    unknown_within(schema, document, "", found);
+}
+
+fn unknown_within(schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) {
+    match value {
+        Value::Object(object) => {
+            if let Some(values) = schema
+                .get("additionalProperties")
+                .filter(|values| values.is_object())
+            {
+                for (key, inner) in object {
+                    unknown_within(values, inner, &member(path, key), found);
+                }
+                return;
+            }
+            let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+                return;
+            };
+            for (key, inner) in object {
+                let here = member(path, key);
+                match properties.get(key) {
+                    Some(property) => unknown_within(property, inner, &here, found),
+                    None if path.is_empty()
+                        && ["apiVersion", "kind", "metadata"].contains(&key.as_str()) => {}
+                    None => found.push(Violation::new(&*here, format!("unknown field {here:?}"))),
+                }
+            }
+        }
+        Value::Array(items) => {
+            let Some(schema) = schema.get("items") else {
+                return;
+            };
+            for (index, item) in items.iter().enumerate() {
+                unknown_within(schema, item, &format!("{path}[{index}]"), found);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Checks values; true when what is wrong keeps the CEL rules from being evaluated.
+pub(super) fn check(schema: &Value, document: &Value, found: &mut Vec<Violation>) -> bool {
+    let mut walk = Walk {
+        found,
+        blocked: false,
+    };
+    walk.value(schema, document, "");
+    walk.blocked
+}
+
+struct Walk<'a> {
+    found: &'a mut Vec<Violation>,
+    blocked: bool,
+}
+
+impl Walk<'_> {
+    fn report(&mut self, path: &str, message: String) {
+        self.found.push(Violation::new(path, message));
+    }
+
+    fn block(&mut self, path: &str, message: String) {
+        self.report(path, message);
+        self.blocked = true;
+    }
+
+    fn value(&mut self, schema: &Value, value: &Value, path: &str) {
+        if let Some(expected) = wrong_type(schema, value) {
+            let actual = type_name(value);
+            self.block(
+                path,
+                format!("Invalid value: {actual:?}: {path} in body must be of type {expected}: {actual:?}"),
+            );
+            return;
+        }
+        self.enumeration(schema, value, path);
+        match value {
+            Value::Object(object) => self.object(schema, object, path),
+            Value::Array(items) => self.array(schema, items, path),
+            Value::String(text) => self.text(schema, text, path),
+            Value::Number(_) => self.number(schema, value, path),
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    fn enumeration(&mut self, schema: &Value, value: &Value, path: &str) {
+        let Some(allowed) = schema.get("enum").and_then(Value::as_array) else {
+            return;
+        };
+        if !allowed.contains(value) {
+            let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
+            self.block(
+                path,
+                format!(
+                    "Unsupported value: {value}: supported values: {}",
+                    allowed.join(", ")
+                ),
+            );
+        }
+    }
+
+    fn object(&mut self, schema: &Value, object: &Map<String, Value>, path: &str) {
+        for key in texts(schema.get("required")).filter(|key| !object.contains_key(*key)) {
+            self.block(&member(path, key), "Required value".to_owned());
+        }
+        if let Some(least) = limit(schema, "minProperties").filter(|least| object.len() < *least) {
+            self.report(
+                path,
+                format!(
+                    "Invalid value: {}: {path} in body should have at least {least} properties",
+                    object.len()
+                ),
+            );
+        }
+        if let Some(most) = limit(schema, "maxProperties").filter(|most| object.len() > *most) {
+            self.block(
+                path,
+                format!("Too many: {}: must have at most {most} items", object.len()),
+            );
+        }
+        if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+            for (key, property) in properties {
+                if let Some(inner) = object.get(key) {
+                    self.value(property, inner, &member(path, key));
+                }
+            }
+        }
+        if let Some(values) = schema
+            .get("additionalProperties")
+            .filter(|values| values.is_object())
+        {
+            for (key, inner) in object {
+                self.value(values, inner, &member(path, key));
+            }
+        }
+    }
+
+    fn array(&mut self, schema: &Value, items: &[Value], path: &str) {
+        if let Some(least) = limit(schema, "minItems").filter(|least| items.len() < *least) {
+            self.report(
+                path,
+                format!(
+                    "Invalid value: {}: {path} in body should have at least {least} items",
+                    items.len()
+                ),
+            );
+        }
+        if let Some(most) = limit(schema, "maxItems").filter(|most| items.len() > *most) {
+            // Whatever the list holds beyond its maximum isn't looked at.
+            self.block(
+                path,
+                format!("Too many: {}: must have at most {most} items", items.len()),
+            );
+            return;
+        }
+        if let Some(schema) = schema.get("items") {
+            for (index, item) in items.iter().enumerate() {
+                self.value(schema, item, &format!("{path}[{index}]"));
+            }
+        }
+        self.duplicates(schema, items, path);
+    }
+
+    fn duplicates(&mut self, schema: &Value, items: &[Value], path: &str) {
+        let mut seen = BTreeSet::new();
+        for (index, item) in items.iter().enumerate() {
+            let Some(key) = list_key(schema, item) else {
+                continue;
+            };
+            if !seen.insert(key.clone()) {
+                self.report(
+                    &format!("{path}[{index}]"),
+                    format!("Duplicate value: {key}"),
+                );
+            }
+        }
+    }
+
+    fn text(&mut self, schema: &Value, text: &str, path: &str) {
+        let length = text.chars().count();
+        let shown = || text.chars().take(64).collect::<String>();
+        if let Some(least) = limit(schema, "minLength").filter(|least| length < *least) {
+            let shown = shown();
+            self.report(
+                path,
+                format!(
+                    "Invalid value: {shown:?}: {path} in body should be at least {least} chars long"
+                ),
+            );
+        }
+        if let Some(most) = limit(schema, "maxLength").filter(|most| length > *most) {
+            self.block(path, format!("Too long: may not be more than {most} bytes"));
+            return;
+        }
+        let Some(pattern) = schema.get("pattern").and_then(Value::as_str) else {
+            return;
+        };
+        let matches = Regex::new(pattern)
+            .expect("every pattern of the schema is compiled by a test")
+            .is_match(text);
+        if !matches {
+            let shown = shown();
+            self.report(
+                path,
+                format!("Invalid value: {shown:?}: {path} in body should match '{pattern}'"),
+            );
+        }
+    }
+
+    fn number(&mut self, schema: &Value, value: &Value, path: &str) {
+        // Every range of the schema is within i64; a number beyond that was refused as no integer of its format.
+        let Some(number) = value.as_i64() else {
+            self.report(
+                path,
+                format!("Invalid value: {value}: {path} in body must be of type int64: {value}"),
+            );
+            return;
+        };
+        let of_format = |max: i64, min: i64| number <= max && number >= min;
+        if schema.get("format").and_then(Value::as_str) == Some("int32")
+            && !of_format(i64::from(i32::MAX), i64::from(i32::MIN))
+        {
+            self.report(
+                path,
+                format!("Invalid value: {value}: {path} in body must be of type int32: {value}"),
+            );
+        }
+        if let Some(least) = schema
+            .get("minimum")
+            .and_then(Value::as_i64)
+            .filter(|least| number < *least)
+        {
+            self.report(
+                path,
+                format!("Invalid value: {number}: {path} in body should be greater than or equal to {least}"),
+            );
+        }
+        if let Some(most) = schema
+            .get("maximum")
+            .and_then(Value::as_i64)
+            .filter(|most| number > *most)
+        {
+            self.report(
+                path,
+                format!(
+                    "Invalid value: {number}: {path} in body should be less than or equal to {most}"
+                ),
+            );
+        }
+    }
+}
+
+/// The type that a value should have and has not.
+fn wrong_type<'s>(schema: &'s Value, value: &Value) -> Option<&'s str> {
+    if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+        let fits = value.is_string() || is_integer(value);
+        return (!fits).then_some("integer,string");
+    }
+    let expected = schema.get("type").and_then(Value::as_str)?;
+    let fits = match expected {
+        "integer" => is_integer(value),
+        "number" => value.is_number(),
+        other => type_name(value) == other,
+    };
+    (!fits).then_some(expected)
+}
+
+fn is_integer(value: &Value) -> bool {
+    value.is_i64() || value.is_u64()
+}
+
+/// The type of a value in OpenAPI's words.
+pub(super) fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) if is_integer(value) => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// The path of a member.
+pub(super) fn member(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+/// The key of an item of a map list, as JSON; `None` in other lists, or when the item lacks its key.
+pub(super) fn list_key(schema: &Value, item: &Value) -> Option<String> {
+    if schema.get("x-kubernetes-list-type").and_then(Value::as_str) != Some("map") {
+        return None;
+    }
+    let key: Option<Map<String, Value>> = texts(schema.get("x-kubernetes-list-map-keys"))
+        .map(|key| Some((key.to_owned(), item.get(key)?.clone())))
+        .collect();
+    key.map(|key| Value::Object(key).to_string())
+}
+
+fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
+    value
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+}
+
+fn limit(schema: &Value, key: &str) -> Option<usize> {
+    schema
+        .get(key)
+        .and_then(Value::as_u64)
+        .and_then(|limit| usize::try_from(limit).ok())
+}

@@ -1,0 +1,164 @@
+//! `CacheNode`: one node of one cluster, as the map authority sees it.
+//!
+//! Owns the type. The operator creates these objects and writes their status; people read them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::conditions::CONDITIONS_MAX;
+use crate::schema::{DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, rule};
+
+/// Which node of which cluster this is.
+#[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "larder.dev",
+    version = "v1alpha1",
+    kind = "CacheNode",
+    plural = "cachenodes",
+    namespaced,
+    status = "CacheNodeStatus",
+    shortname = "cn",
+    category = "larder",
+    derive = "PartialEq",
+    selectable = ".spec.clusterName",
+    selectable = ".spec.nodeName",
+    doc = "CacheNode is one node of a CacheCluster: its state, its stores and what it holds. Created by the operator.",
+    printcolumn = r#"{"name":"Cluster","type":"string","jsonPath":".spec.clusterName","description":"CacheCluster it belongs to"}"#,
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.nodeName","description":"Kubernetes node"}"#,
+    printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state","description":"State in the map"}"#,
+    printcolumn = r#"{"name":"Domain","type":"string","jsonPath":".status.domain","description":"Failure domain"}"#,
+    printcolumn = r#"{"name":"Slots","type":"integer","jsonPath":".status.slots","description":"Slots it owns"}"#,
+    printcolumn = r#"{"name":"Hit","type":"string","jsonPath":".status.hitRatio","description":"Reads answered without the origin"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Address","type":"string","jsonPath":".status.address","priority":1,"description":"Where peers reach it"}"#,
+    printcolumn = r#"{"name":"Epoch","type":"integer","jsonPath":".status.epoch","priority":1,"description":"Epoch of the map it follows"}"#,
+    printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.version","priority":1,"description":"Version of its agent"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheNodeSpec {
+    /// The CacheCluster of the same namespace. Immutable.
+    #[schemars(
+        length(min = 1, max = 40),
+        regex(pattern = DNS_LABEL_PATTERN),
+        extend("x-kubernetes-validations" = [rule("self == oldSelf", "clusterName is immutable")])
+    )]
+    pub cluster_name: String,
+
+    /// The Kubernetes node. Immutable.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = DNS_SUBDOMAIN_PATTERN),
+        extend("x-kubernetes-validations" = [rule("self == oldSelf", "nodeName is immutable")])
+    )]
+    pub node_name: String,
+}
+
+/// What a node does.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheNodeStatus {
+    /// The node's number in the map, never used again for another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4_294_967_295_i64))]
+    pub node_id: Option<i64>,
+
+    /// State in the map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<NodeState>,
+
+    /// Where peers reach it, host:port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+
+    /// Failure domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+
+    /// Its stores.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub stores: Vec<StoreStatus>,
+
+    /// Slots it owns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 16384))]
+    pub slots: Option<i32>,
+
+    /// Share of the chunks read here that came without asking the origin, as in 97%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hit_ratio: Option<String>,
+
+    /// Version of its agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+
+    /// Epoch of the map it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub epoch: Option<i64>,
+
+    /// Conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = CONDITIONS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+}
+
+/// State of a node in the map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NodeState {
+    /// It has joined and owns nothing yet.
+    Joining,
+    /// It serves.
+    Serving,
+    /// It is silent; others lead its slots.
+    Suspect,
+    /// A value that a newer version wrote.
+    #[serde(other, skip_serializing)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// One store of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreStatus {
+    /// Name in the pool.
+    pub name: String,
+
+    /// Identity of the store on the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+
+    /// What it can hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<String>,
+
+    /// What it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<String>,
+
+    /// Whether it can be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<StoreHealth>,
+}
+
+/// Whether a store can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StoreHealth {
+    /// It reads and writes.
+    Healthy,
+    /// It doesn't open, or its disk failed.
+    Failed,
+    /// A value that a newer version wrote.
+    #[serde(other, skip_serializing)]
+    #[schemars(skip)]
+    Unknown,
+}
