@@ -11,3 +11,4 @@ pub mod limits;
 pub mod object;
 pub mod placement;
 pub mod range;
+pub mod volume;
