@@ -6,8 +6,10 @@
 
 pub mod checksum;
 pub mod error;
+pub mod identity;
 pub mod ids;
 pub mod limits;
+pub mod map;
 pub mod object;
 pub mod placement;
 pub mod range;

@@ -65,3 +65,21 @@ pub const VOLUMES_MAX: usize = 1_024;
 
 /// Stores of one node (the schema's own maximum).
 pub const STORES_MAX: usize = 16;
+
+/// CA certificates that a cluster trusts at once: two while a CA is being rotated, and room for a mistake.
+pub const TRUST_ANCHORS_MAX: usize = 8;
+
+/// An ECDSA P-256 signature in ASN.1 is at most 72 bytes.
+pub const SIGNATURE_BYTES_MAX: usize = 72;
+
+/// A failure domain is a label's value (63 characters) or a node's name.
+pub const DOMAIN_BYTES_MAX: usize = 253;
+
+/// Addresses of one node: IPv4 and IPv6 of a few networks.
+pub const ADDRESSES_MAX: usize = 8;
+
+/// Epochs are believed below this: a forged or mad number must not end the counting.
+pub const EPOCH_MAX: crate::ids::Epoch = crate::ids::Epoch(1 << 48);
+
+/// Hand-overs of one map: at most two owners of every slot change before their warm-up is over.
+pub const HANDOVERS_MAX: usize = 2 * SLOTS as usize;

@@ -7,7 +7,6 @@ use std::io;
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
-use larder_proto::ids::{ClusterId, NodeName};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What a stream can do.
@@ -26,14 +25,7 @@ pub enum Lane {
     Control,
 }
 
-/// Who speaks, as its certificate says.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Identity {
-    /// An agent: `spiffe://larder/<cluster>/node/<name>`.
-    Node(ClusterId, NodeName),
-    /// The map authority: `spiffe://larder/<cluster>/authority`.
-    Authority(ClusterId),
-}
+pub use larder_proto::identity::Identity;
 
 /// Why a connection was not made. Each means: take the next place.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +34,7 @@ pub enum ConnectError {
     #[error("can't connect: {0}")]
     Io(#[from] io::Error),
     /// The other side isn't who it should be, or has no valid certificate.
-    #[error("the other side is not {expected:?}: {why}")]
+    #[error("the other side is not {expected}: {why}")]
     Identity {
         /// Who was asked for.
         expected: Identity,

@@ -1,0 +1,122 @@
+//! A map with the authority's signature: the only form in which one crosses a wire or lies on a disk.
+//!
+//! | field | bytes |
+//! |---|---|
+//! | magic `LMAP`, format 1 | 4 + 1 |
+//! | signature: length, ECDSA P-256 with SHA-256 in ASN.1 | 1 + n |
+//! | the map (see `codec.rs`) | the rest |
+//!
+//! What is signed is `larder map 1\0` and the map: the CA's key signs certificates too, and neither may pass for the other.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, UnparsedPublicKey};
+use bytes::Bytes;
+
+use super::{ClusterMap, Field, MapError};
+use crate::limits::{MAP_BYTES_MAX, SIGNATURE_BYTES_MAX, TRUST_ANCHORS_MAX};
+
+const MAGIC: &[u8; 5] = b"LMAP\x01";
+const PURPOSE: &[u8] = b"larder map 1\0";
+
+/// The authority's private key. Never printed.
+pub struct MapKey(EcdsaKeyPair);
+
+impl MapKey {
+    /// The key of a PKCS#8 document (DER); nothing when it isn't an ECDSA P-256 key.
+    pub fn from_pkcs8(der: &[u8]) -> Option<Self> {
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der).ok().map(Self)
+    }
+}
+
+impl fmt::Debug for MapKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MapKey(..)")
+    }
+}
+
+/// The public keys whose signature on a map is believed. Those beyond the eighth are passed over.
+#[derive(Clone)]
+pub struct TrustedKeys(Arc<[Vec<u8>]>);
+
+impl TrustedKeys {
+    /// Keys as SubjectPublicKeyInfo (DER). One that can't be parsed believes nothing.
+    pub fn from_spkis(spkis: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        Self(spkis.into_iter().take(TRUST_ANCHORS_MAX).collect())
+    }
+
+    fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.0
+            .iter()
+            .any(|spki| UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, spki).verify(message, signature).is_ok())
+    }
+}
+
+/// A map and its signature, as they came. Says nothing until it is verified.
+#[derive(Clone, PartialEq, Eq)]
+#[must_use = "an unverified map is believed by nobody"]
+pub struct SignedMap {
+    payload: Bytes,
+    signature: Bytes,
+}
+
+impl SignedMap {
+    /// Signs a map; nothing when the encoded map is above its limit (`MAP_BYTES_MAX`) or the key fails.
+    pub fn sign(map: &ClusterMap, key: &MapKey) -> Option<Self> {
+        let payload = map.encode();
+        if payload.len() > MAP_BYTES_MAX {
+            return None;
+        }
+        let signature = key.0.sign(&SystemRandom::new(), &message(&payload)).ok()?;
+        Some(Self { payload: payload.into(), signature: Bytes::copy_from_slice(signature.as_ref()) })
+    }
+
+    /// The map, if one of `keys` signed it and it is consistent. Whose cluster it is, and how old, the caller compares.
+    pub fn verify(&self, keys: &TrustedKeys) -> Result<ClusterMap, MapError> {
+        if !keys.signed(&message(&self.payload), &self.signature) {
+            return Err(MapError::Forged);
+        }
+        ClusterMap::decode(&self.payload)
+    }
+
+    /// The bytes for a wire or a disk.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(MAGIC.len() + 1 + self.signature.len() + self.payload.len());
+        out.extend_from_slice(MAGIC);
+        out.push(u8::try_from(self.signature.len()).expect("at most 72 bytes"));
+        out.extend_from_slice(&self.signature);
+        out.extend_from_slice(&self.payload);
+        out.into()
+    }
+
+    /// What came from a wire or a disk; shares the buffer.
+    pub fn decode(bytes: Bytes) -> Result<Self, MapError> {
+        if bytes.len() > MAP_BYTES_MAX + MAGIC.len() + 1 + SIGNATURE_BYTES_MAX {
+            return Err(MapError::TooLarge { field: Field::Bytes, value: bytes.len() as u64 });
+        }
+        if !bytes.starts_with(MAGIC) {
+            return Err(MapError::Format);
+        }
+        let head = MAGIC.len() + 1;
+        let len = usize::from(*bytes.get(MAGIC.len()).ok_or(MapError::Truncated { at: bytes.len() })?);
+        if len > SIGNATURE_BYTES_MAX {
+            return Err(MapError::TooLarge { field: Field::Signature, value: len as u64 });
+        }
+        if bytes.len() < head + len {
+            return Err(MapError::Truncated { at: bytes.len() });
+        }
+        Ok(Self { signature: bytes.slice(head..head + len), payload: bytes.slice(head + len..) })
+    }
+}
+
+impl fmt::Debug for SignedMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SignedMap({} bytes)", self.payload.len())
+    }
+}
+
+fn message(payload: &[u8]) -> Vec<u8> {
+    [PURPOSE, payload].concat()
+}
