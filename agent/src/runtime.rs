@@ -7,8 +7,12 @@
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
+pub mod clock;
 pub mod disk;
 pub mod net;
+pub mod real;
+pub mod sim;
+pub mod tasks;
 
 /// A map whose order is the same in every run. Keys from outside are bounded in number where they are inserted.
 pub type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
@@ -45,5 +49,3 @@ pub struct Runtime {
     /// Tasks, blocking pools and shutdown.
     pub tasks: tasks::Tasks,
 }
-
-pub mod tasks;

@@ -4,6 +4,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+mod aligned;
+mod real;
+mod sim;
+
+pub use aligned::{AlignedBuf, BufferPool, PAGE_BYTES};
+pub use real::RealDisk;
+pub use sim::{Fault, FaultCounts, Op, SimDisk};
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
@@ -60,6 +68,9 @@ pub trait Disk: Send + Sync {
     /// Removes a file's name. The bytes go when the last opener does.
     fn unlink(&self, path: &Path) -> io::Result<()>;
 
+    /// Gives a file another name on the same file system, replacing what bore it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Reads a whole small file; an error (`InvalidData`) when it is longer than `max_bytes`.
     fn read_small(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>>;
 
@@ -90,7 +101,7 @@ pub trait File: Send + Sync {
     /// Cuts or grows the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// The file's length.
+    /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
 
     /// Bytes the file takes on disk (holes don't count).
