@@ -11,4 +11,5 @@
 //! runtime                   clock, randomness, net, disk, spawn, shutdown: real or simulated
 //! ```
 
+pub mod peer;
 pub mod runtime;

@@ -61,6 +61,11 @@ impl Checksummed {
         self.bytes.is_empty()
     }
 
+    /// The object the bytes are of.
+    pub fn object(&self) -> ObjectId {
+        self.object
+    }
+
     /// The number of the first block.
     pub fn first_block(&self) -> u64 {
         self.first

@@ -14,3 +14,4 @@ pub mod object;
 pub mod placement;
 pub mod range;
 pub mod volume;
+pub mod wire;

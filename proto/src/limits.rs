@@ -45,11 +45,20 @@ pub const MAP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Entries of one `POST /v1/chunks`.
 pub const BATCH_ENTRIES_MAX: usize = 256;
 
+/// Bytes of several chunks asked for at once; one chunk alone may be larger.
+pub const BATCH_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
 /// Connections to one peer; a connection carries one request at a time.
 pub const CONNECTIONS_PER_PEER_MAX: usize = 8;
 
 /// Connections to all peers.
 pub const CONNECTIONS_MAX: usize = 256;
+
+/// Connections served at once. More than we open ourselves: thousands of readers may share a few owners.
+pub const SERVED_CONNECTIONS_MAX: usize = 1_024;
+
+/// Connections served for one peer: twice what it may open, because it may open a new one before we saw the old one close.
+pub const SERVED_CONNECTIONS_PER_PEER_MAX: usize = 16;
 
 /// A request head between agents: a key of 1,024 bytes percent-encoded is 3 KiB.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;

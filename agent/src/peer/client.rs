@@ -1,0 +1,412 @@
+//! Asking peers.
+//!
+//! One attempt at one node per call; who is asked next, and when, the cache decides. A connection that was idle and
+//! fails before any answer is replaced once by a new one: the peer may have closed it while it lay here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use larder_proto::checksum::Checksummed;
+use larder_proto::ids::{Epoch, NodeId, NodeName};
+use larder_proto::limits::MAP_BYTES_MAX;
+use larder_proto::range::ByteRange;
+use larder_proto::wire::{
+    BatchDecoder, BatchEvent, BatchRequest, BodyDecoder, BodyEncoder, ChunkRequest, PutRequest, RequestId, body_len,
+    epoch_of_answer, error_from_answer, map_head,
+};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::Channel;
+
+use super::body::{Segments, next_frame};
+use super::circuit::{Circuit, Event, Verdict};
+use super::outgoing::Outgoing;
+use super::pool::{Destination, Freshness, Leased, Pool, Purpose};
+use super::{Members, PeerError, control};
+use crate::runtime::Runtime;
+use crate::runtime::net::Identity;
+
+/// How long an answer's head may take: a Have looks into its stores, a Fill answers before it asks the origin.
+const HEAD: Duration = Duration::from_secs(2);
+
+/// How long a peer may take for its map.
+const MAP: Duration = Duration::from_secs(5);
+
+/// What was asked and how it went, since the start.
+#[derive(Debug, Default)]
+pub struct ClientCounts {
+    /// Requests sent, retries on new connections not counted.
+    pub requests: AtomicU64,
+    /// Requests that were sent again because an idle connection had been closed.
+    pub retries: AtomicU64,
+    /// Bytes of chunks received, checksums not counted.
+    pub bytes: AtomicU64,
+    /// Connections that failed, answers that were late or broke off.
+    pub failures: AtomicU64,
+    /// Requests not made because the peer's circuit was open.
+    pub circuit_open: AtomicU64,
+}
+
+/// Asks peers for chunks and hands them copies. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runtime: Runtime,
+    members: Arc<dyn Members>,
+    pool: Arc<Pool>,
+    circuits: Mutex<BTreeMap<NodeId, Circuit>>,
+    channels: Mutex<BTreeMap<NodeId, Channel>>,
+    counts: ClientCounts,
+}
+
+impl Client {
+    /// A client that finds its peers through `members`.
+    pub fn new(runtime: Runtime, members: Arc<dyn Members>) -> Self {
+        let pool = Pool::new(runtime.clone());
+        let inner = Inner {
+            runtime,
+            members,
+            pool,
+            circuits: Mutex::default(),
+            channels: Mutex::default(),
+            counts: ClientCounts::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Asks `node` for bytes. Returns when the head of the answer is here; for a Fill that is before the peer knows
+    /// whether the bytes will come ([`PeerBody::first`]). `deadline` bounds everything, the whole body included.
+    pub async fn read(&self, node: NodeId, request: &ChunkRequest, deadline: Instant) -> Result<PeerBody, PeerError> {
+        let purpose = if request.want().is_fill() { Purpose::Fill } else { Purpose::Have };
+        let head = request.to_head();
+        let (leased, answer) = self.ask(node, purpose, head, Outgoing::empty(), deadline).await?;
+        let expected = body_len(request.range(), Some(request.want()));
+        if answer.body().size_hint().exact() != Some(expected) {
+            self.inner.record(node, Event::Failure);
+            return Err(PeerError::Broken);
+        }
+        let decoder = BodyDecoder::new(request.chunk(), request.range(), request.want().into());
+        let segments = Segments::new(answer.into_body(), decoder, deadline);
+        if request.want().is_fill() {
+            self.inner.record(node, Event::Success);
+        }
+        Ok(PeerBody { segments, leased: Some(leased), node, inner: self.inner.clone() })
+    }
+
+    /// Asks `node` for several whole chunks.
+    pub async fn read_batch(
+        &self,
+        node: NodeId,
+        request: &BatchRequest,
+        deadline: Instant,
+    ) -> Result<PeerBatch, PeerError> {
+        let purpose = if request.want().is_fill() { Purpose::Fill } else { Purpose::Have };
+        let (head, body) = request.encode().into_parts();
+        let body = Outgoing::of(VecDeque::from([body]));
+        let (leased, answer) = self.ask(node, purpose, Request::from_parts(head, ()), body, deadline).await?;
+        self.inner.record(node, Event::Success);
+        Ok(PeerBatch {
+            incoming: answer.into_body(),
+            frame: Bytes::new(),
+            decoder: BatchDecoder::new(request.chunks().to_vec()),
+            deadline,
+            leased: Some(leased),
+            node,
+            inner: self.inner.clone(),
+        })
+    }
+
+    /// Hands `node` a copy of a whole chunk: `pieces` in order, together the chunk. `Ok` means that the peer has taken it.
+    pub async fn put(
+        &self,
+        node: NodeId,
+        request: &PutRequest,
+        pieces: Vec<Checksummed>,
+        deadline: Instant,
+    ) -> Result<(), PeerError> {
+        let mut encoder = BodyEncoder::new(&request.chunk, ByteRange::at(0, u64::from(request.chunk.len())));
+        let mut frames = VecDeque::new();
+        for piece in pieces {
+            encoder.push(piece, &mut frames)?;
+        }
+        if !encoder.is_complete() {
+            return Err(PeerError::Broken);
+        }
+        let (leased, answer) =
+            self.ask_by(node, Purpose::Put, request.to_head(), Outgoing::of(frames), deadline, deadline).await?;
+        self.inner.record(node, Event::Success);
+        if answer.body().is_end_stream() {
+            leased.give_back();
+        }
+        Ok(())
+    }
+
+    /// The signed map that `node` believes.
+    pub async fn signed_map(&self, node: NodeId) -> Result<Bytes, PeerError> {
+        let deadline = self.inner.runtime.clock.now() + MAP;
+        let head = map_head(RequestId(self.inner.runtime.rng.next_u64()), self.inner.members.epoch());
+        let (leased, answer) = self.ask(node, Purpose::Have, head, Outgoing::empty(), deadline).await?;
+        self.inner.record(node, Event::Success);
+        let mut incoming = answer.into_body();
+        let mut map = BytesMut::new();
+        while let Some(frame) = next_frame(&mut incoming, deadline).await? {
+            if map.len() + frame.len() > MAP_BYTES_MAX {
+                return Err(PeerError::Broken);
+            }
+            map.extend_from_slice(&frame);
+        }
+        leased.give_back();
+        Ok(map.freeze())
+    }
+
+    /// A channel for tonic clients to `node`. It connects when it is used, to where the map then says the node is.
+    pub fn control(&self, node: NodeId) -> Result<Channel, PeerError> {
+        self.inner.destination(node)?;
+        let mut channels = self.inner.channels.lock();
+        let members = &self.inner.members;
+        channels.retain(|known, _| members.locate(*known).is_some());
+        let channel = channels.entry(node).or_insert_with(|| {
+            let inner = Arc::downgrade(&self.inner);
+            control::channel(self.inner.runtime.net.clone(), move || inner.upgrade()?.destination(node).ok())
+        });
+        Ok(channel.clone())
+    }
+
+    /// What was asked and how it went.
+    pub fn counts(&self) -> &ClientCounts {
+        &self.inner.counts
+    }
+
+    /// Connections to peers on the bytes lane that are open now.
+    pub fn open_connections(&self) -> usize {
+        self.inner.pool.open_connections()
+    }
+
+    /// Asks with the deadline of a head.
+    async fn ask(
+        &self,
+        node: NodeId,
+        purpose: Purpose,
+        head: Request<()>,
+        body: Outgoing,
+        deadline: Instant,
+    ) -> Result<(Leased, Response<Incoming>), PeerError> {
+        self.ask_by(node, purpose, head, body, self.inner.runtime.clock.now() + HEAD, deadline).await
+    }
+
+    /// The successful answer to one request, whose head came before both deadlines.
+    async fn ask_by(
+        &self,
+        node: NodeId,
+        purpose: Purpose,
+        head: Request<()>,
+        body: Outgoing,
+        head_deadline: Instant,
+        deadline: Instant,
+    ) -> Result<(Leased, Response<Incoming>), PeerError> {
+        let inner = &self.inner;
+        let to = inner.destination(node)?;
+        if inner.step(node, Event::Ask) == Verdict::Refuse {
+            inner.counts.circuit_open.fetch_add(1, Ordering::Relaxed);
+            return Err(PeerError::CircuitOpen(node));
+        }
+        inner.counts.requests.fetch_add(1, Ordering::Relaxed);
+        let (leased, answer) = match self.exchange(&to, purpose, head, body, head_deadline, deadline).await {
+            Ok(exchanged) => exchanged,
+            Err(error) => {
+                inner.record(node, Event::Failure);
+                return Err(error);
+            }
+        };
+        if let Some(epoch) = epoch_of_answer(answer.headers()) {
+            inner.heard(&to.identity, epoch);
+        }
+        match answer.status() {
+            StatusCode::OK | StatusCode::NO_CONTENT => Ok((leased, answer)),
+            status => {
+                inner.record(node, Event::Success);
+                let kind = error_from_answer(answer.headers());
+                if answer.body().is_end_stream() {
+                    leased.give_back();
+                }
+                Err(if status == StatusCode::FORBIDDEN { PeerError::Refused(node) } else { PeerError::Kind(kind) })
+            }
+        }
+    }
+
+    /// Sends, once more on a new connection when an idle one fails before any answer.
+    async fn exchange(
+        &self,
+        to: &Destination,
+        purpose: Purpose,
+        head: Request<()>,
+        body: Outgoing,
+        head_deadline: Instant,
+        deadline: Instant,
+    ) -> Result<(Leased, Response<Incoming>), PeerError> {
+        let mut freshness = Freshness::Any;
+        loop {
+            let mut leased = self.inner.pool.lease(to, purpose, freshness, deadline).await?;
+            let request = head.clone().map(|()| body.clone());
+            match timeout_at(head_deadline.min(deadline), leased.sender.send_request(request)).await {
+                Err(_) => return Err(PeerError::Deadline),
+                Ok(Ok(answer)) => return Ok((leased, answer)),
+                Ok(Err(_)) if leased.was_idle => {
+                    self.inner.counts.retries.fetch_add(1, Ordering::Relaxed);
+                    freshness = Freshness::New;
+                }
+                Ok(Err(_)) => return Err(PeerError::Broken),
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn destination(&self, node: NodeId) -> Result<Destination, PeerError> {
+        let (name, addresses) = self.members.locate(node).ok_or(PeerError::UnknownNode(node))?;
+        Ok(Destination { node, identity: Identity::Node(self.members.cluster(), name), addresses })
+    }
+
+    fn step(&self, node: NodeId, event: Event) -> Verdict {
+        let now = self.runtime.clock.now();
+        let mut circuits = self.circuits.lock();
+        // Closed without failures is what a circuit that isn't there is: only troubled peers have one.
+        let circuit = circuits.entry(node).or_insert_with(Circuit::new);
+        let verdict = circuit.step(event, now);
+        if *circuit == Circuit::new() {
+            circuits.remove(&node);
+        }
+        verdict
+    }
+
+    fn record(&self, node: NodeId, event: Event) {
+        if event == Event::Failure {
+            self.counts.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        self.step(node, event);
+    }
+
+    fn heard(&self, from: &Identity, epoch: Epoch) {
+        if let Identity::Node(_, name) = from {
+            heard(&*self.members, name, epoch);
+        }
+    }
+}
+
+/// Passes on that a peer said an epoch above ours.
+pub(super) fn heard(members: &dyn Members, from: &NodeName, epoch: Epoch) {
+    if epoch > members.epoch() {
+        members.newer_epoch_at(from, epoch);
+    }
+}
+
+/// The bytes of an answer, as they arrive. Dropped before its end, the connection is closed.
+pub struct PeerBody {
+    segments: Segments,
+    leased: Option<Leased>,
+    node: NodeId,
+    inner: Arc<Inner>,
+}
+
+impl PeerBody {
+    /// Waits until the peer knows whether the bytes come: the status of a Fill. At once for a Have. Cancel safe.
+    pub async fn first(&mut self) -> Result<(), PeerError> {
+        let opened = self.segments.open().await;
+        if let Err(error) = &opened {
+            self.failed(error);
+        }
+        opened
+    }
+
+    /// The next segment, at most 1 MiB, in order; `None` when the range is complete. An error is the last thing said.
+    /// Cancel safe.
+    pub async fn next(&mut self) -> Option<Result<Checksummed, PeerError>> {
+        let next = self.segments.next().await?;
+        match &next {
+            Ok(segment) => {
+                self.inner.counts.bytes.fetch_add(segment.len() as u64, Ordering::Relaxed);
+                if self.segments.is_done() {
+                    self.inner.record(self.node, Event::Success);
+                    if let Some(leased) = self.leased.take() {
+                        leased.give_back();
+                    }
+                }
+            }
+            Err(error) => self.failed(error),
+        }
+        Some(next)
+    }
+
+    fn failed(&mut self, error: &PeerError) {
+        self.leased = None;
+        match error {
+            // A Fill that failed at the origin: the peer itself is well.
+            PeerError::Kind(_) => {}
+            // A Fill's deadline is the origin's and the reader's; the peer has answered its head in time.
+            PeerError::Deadline => {}
+            PeerError::Broken
+            | PeerError::Connect(_)
+            | PeerError::UnknownNode(_)
+            | PeerError::CircuitOpen(_)
+            | PeerError::Refused(_) => self.inner.record(self.node, Event::Failure),
+        }
+    }
+}
+
+/// The entries of a batch's answer, as they arrive. Dropped before its end, the connection is closed.
+pub struct PeerBatch {
+    incoming: Incoming,
+    frame: Bytes,
+    decoder: BatchDecoder,
+    deadline: Instant,
+    leased: Option<Leased>,
+    node: NodeId,
+    inner: Arc<Inner>,
+}
+
+impl PeerBatch {
+    /// The next event, in the order of the request; `None` when every entry is complete or refused. An error is the
+    /// last thing said. Cancel safe.
+    pub async fn next(&mut self) -> Option<Result<BatchEvent, PeerError>> {
+        loop {
+            match self.decoder.take(&mut self.frame) {
+                Err(error) => return Some(Err(self.failed(error.into()))),
+                Ok(Some(event)) => {
+                    if let BatchEvent::Segment(_, segment) = &event {
+                        self.inner.counts.bytes.fetch_add(segment.len() as u64, Ordering::Relaxed);
+                    }
+                    return Some(Ok(event));
+                }
+                Ok(None) => {}
+            }
+            match next_frame(&mut self.incoming, self.deadline).await {
+                Ok(Some(frame)) => self.frame = frame,
+                Ok(None) if self.decoder.is_complete() => {
+                    if let Some(leased) = self.leased.take() {
+                        leased.give_back();
+                    }
+                    return None;
+                }
+                Ok(None) => return Some(Err(self.failed(PeerError::Broken))),
+                Err(error) => return Some(Err(self.failed(error))),
+            }
+        }
+    }
+
+    fn failed(&mut self, error: PeerError) -> PeerError {
+        self.leased = None;
+        if matches!(error, PeerError::Broken) {
+            self.inner.record(self.node, Event::Failure);
+        }
+        error
+    }
+}
