@@ -13,3 +13,4 @@
 
 pub mod peer;
 pub mod runtime;
+pub mod store;

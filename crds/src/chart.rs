@@ -12,15 +12,7 @@ pub const REGENERATE_COMMAND: &str = "cargo run -p larder-crds --example generat
 /// The generated files of `charts/larder-crds`: path below the chart, and text.
 #[must_use]
 pub fn chart_files() -> Vec<(String, String)> {
-    Kind::ALL
-        .into_iter()
-        .map(|kind| {
-            (
-                format!("templates/{}.{GROUP}.yaml", kind.plural()),
-                yaml(kind),
-            )
-        })
-        .collect()
+    Kind::ALL.into_iter().map(|kind| (format!("templates/{}.{GROUP}.yaml", kind.plural()), yaml(kind))).collect()
 }
 
 fn yaml(kind: Kind) -> String {

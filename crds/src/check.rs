@@ -40,10 +40,7 @@ impl fmt::Display for Violation {
 
 impl Violation {
     fn new(path: impl Into<String>, message: impl Into<String>) -> Violation {
-        Violation {
-            path: path.into(),
-            message: message.into(),
-        }
+        Violation { path: path.into(), message: message.into() }
     }
 }
 
@@ -71,9 +68,5 @@ pub fn check(kind: Kind, document: &Value, old: Option<&Value>) -> Result<Value,
     if found.is_empty() {
         semantic::check(kind, &document, &mut found);
     }
-    if found.is_empty() {
-        Ok(document)
-    } else {
-        Err(found)
-    }
+    if found.is_empty() { Ok(document) } else { Err(found) }
 }

@@ -53,10 +53,7 @@ pub struct CacheClusterSpec {
     /// Names the data on the disks, so that the same objects created again find their cache warm. Immutable. Absent:
     /// `<namespace>/<name>`; the effective one is in status.cacheId.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 128),
-        regex(pattern = "^[a-z0-9]([-a-z0-9._/]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[a-z0-9]([-a-z0-9._/]*[a-z0-9])?$"))]
     pub cache_id: Option<String>,
 
     /// The cluster begins to serve when this many nodes with stores have joined.
@@ -337,18 +334,13 @@ impl AllowedNamespaces {
 
 impl Default for Watermarks {
     fn default() -> Self {
-        Watermarks {
-            high: default_high(),
-            low: default_low(),
-        }
+        Watermarks { high: default_high(), low: default_low() }
     }
 }
 
 impl Default for AllowedNamespaces {
     fn default() -> Self {
-        AllowedNamespaces {
-            from: NamespacesFrom::Same,
-        }
+        AllowedNamespaces { from: NamespacesFrom::Same }
     }
 }
 

@@ -183,38 +183,17 @@ mod tests {
     }
 
     fn ready(status: ConditionStatus, reason: ClusterReadyReason, seconds: i64) -> Condition {
-        condition(
-            ClusterConditionType::Ready,
-            status,
-            reason,
-            "",
-            Some(1),
-            at(seconds),
-        )
+        condition(ClusterConditionType::Ready, status, reason, "", Some(1), at(seconds))
     }
 
     #[test]
     fn the_words_are_stable() {
-        let words: Vec<&str> = ClusterReadyReason::ALL
-            .iter()
-            .map(|word| word.as_str())
-            .collect();
+        let words: Vec<&str> = ClusterReadyReason::ALL.iter().map(|word| word.as_str()).collect();
         assert_eq!(
             words,
-            [
-                "Invalid",
-                "StoreConflict",
-                "WaitingForNodes",
-                "BelowMinNodes",
-                "SlotsLost",
-                "Deleting",
-                "Serving"
-            ]
+            ["Invalid", "StoreConflict", "WaitingForNodes", "BelowMinNodes", "SlotsLost", "Deleting", "Serving"]
         );
-        let words: Vec<&str> = VolumeReadyReason::ALL
-            .iter()
-            .map(|word| word.as_str())
-            .collect();
+        let words: Vec<&str> = VolumeReadyReason::ALL.iter().map(|word| word.as_str()).collect();
         assert_eq!(
             words,
             [
@@ -228,47 +207,20 @@ mod tests {
                 "Serving"
             ]
         );
-        let words: Vec<&str> = OriginReachableReason::ALL
-            .iter()
-            .map(|word| word.as_str())
-            .collect();
-        assert_eq!(
-            words,
-            [
-                "BadCredentials",
-                "AccessDenied",
-                "NoSuchBucket",
-                "Unreachable",
-                "Reachable"
-            ]
-        );
-        assert!(
-            ClusterReadyReason::Invalid < ClusterReadyReason::Serving,
-            "most severe first"
-        );
+        let words: Vec<&str> = OriginReachableReason::ALL.iter().map(|word| word.as_str()).collect();
+        assert_eq!(words, ["BadCredentials", "AccessDenied", "NoSuchBucket", "Unreachable", "Reachable"]);
+        assert!(ClusterReadyReason::Invalid < ClusterReadyReason::Serving, "most severe first");
     }
 
     #[test]
     fn the_transition_time_moves_with_the_status_only() {
         use ConditionStatus::{False, True};
         let mut conditions = Vec::new();
-        assert!(set_condition(
-            &mut conditions,
-            ready(False, ClusterReadyReason::WaitingForNodes, 1)
-        ));
-        assert!(!set_condition(
-            &mut conditions,
-            ready(False, ClusterReadyReason::WaitingForNodes, 2)
-        ));
-        assert!(set_condition(
-            &mut conditions,
-            ready(False, ClusterReadyReason::SlotsLost, 3)
-        ));
+        assert!(set_condition(&mut conditions, ready(False, ClusterReadyReason::WaitingForNodes, 1)));
+        assert!(!set_condition(&mut conditions, ready(False, ClusterReadyReason::WaitingForNodes, 2)));
+        assert!(set_condition(&mut conditions, ready(False, ClusterReadyReason::SlotsLost, 3)));
         assert_eq!(conditions[0].last_transition_time, at(1));
-        assert!(set_condition(
-            &mut conditions,
-            ready(True, ClusterReadyReason::Serving, 4)
-        ));
+        assert!(set_condition(&mut conditions, ready(True, ClusterReadyReason::Serving, 4)));
         assert_eq!(conditions[0].last_transition_time, at(4));
         assert_eq!(conditions.len(), 1);
     }

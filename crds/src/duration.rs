@@ -44,12 +44,8 @@ pub enum Freshness {
 /// # Errors
 /// [`DurationError`]; a text from outside is bounded before it is looked at.
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
-    let malformed = || DurationError::Malformed {
-        text: text.chars().take(32).collect(),
-    };
-    let overflow = || DurationError::Overflow {
-        text: text.to_owned(),
-    };
+    let malformed = || DurationError::Malformed { text: text.chars().take(32).collect() };
+    let overflow = || DurationError::Overflow { text: text.to_owned() };
     if text.is_empty() || text.len() > DURATION_TEXT_MAX {
         return Err(malformed());
     }
@@ -63,10 +59,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         }
         let (unit_ms, tail) = split_unit(tail).ok_or_else(malformed)?;
         let number: u64 = number.parse().map_err(|_| overflow())?;
-        total_ms = number
-            .checked_mul(unit_ms)
-            .and_then(|ms| total_ms.checked_add(ms))
-            .ok_or_else(overflow)?;
+        total_ms = number.checked_mul(unit_ms).and_then(|ms| total_ms.checked_add(ms)).ok_or_else(overflow)?;
         rest = tail;
     }
     Ok(Duration::from_millis(total_ms))
@@ -99,58 +92,26 @@ mod tests {
 
     #[test]
     fn durations_add_up() {
-        for (text, ms) in [
-            ("0s", 0),
-            ("30s", 30_000),
-            ("500ms", 500),
-            ("1h30m", 5_400_000),
-            ("1m1ms", 60_001),
-            ("1s1s", 2_000),
-        ] {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_millis(ms)),
-                "{text}"
-            );
+        for (text, ms) in
+            [("0s", 0), ("30s", 30_000), ("500ms", 500), ("1h30m", 5_400_000), ("1m1ms", 60_001), ("1s1s", 2_000)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
     }
 
     #[test]
     fn malformed_durations_are_refused() {
-        for text in [
-            "",
-            "30",
-            "s",
-            "-1s",
-            "1.5s",
-            "1d",
-            "1 s",
-            "1s ",
-            "1M",
-            "1234567890123456s",
-        ] {
-            assert!(
-                matches!(parse_duration(text), Err(DurationError::Malformed { .. })),
-                "{text}"
-            );
+        for text in ["", "30", "s", "-1s", "1.5s", "1d", "1 s", "1s ", "1M", "1234567890123456s"] {
+            assert!(matches!(parse_duration(text), Err(DurationError::Malformed { .. })), "{text}");
         }
-        assert!(matches!(
-            parse_duration("999999999999999h"),
-            Err(DurationError::Overflow { .. })
-        ));
+        assert!(matches!(parse_duration("999999999999999h"), Err(DurationError::Overflow { .. })));
     }
 
     #[test]
     fn the_schema_s_pattern_and_the_parser_agree() {
         let pattern = regex::Regex::new(DURATION_PATTERN).expect("a valid pattern");
-        for text in [
-            "1s", "1ms", "1m", "1h", "1h1ms", "", "1", "s", "1d", "+1s", "1s1", "1.0s", "1S",
-        ] {
-            assert_eq!(
-                pattern.is_match(text),
-                parse_duration(text).is_ok(),
-                "{text}"
-            );
+        for text in ["1s", "1ms", "1m", "1h", "1h1ms", "", "1", "s", "1d", "+1s", "1s1", "1.0s", "1S"] {
+            assert_eq!(pattern.is_match(text), parse_duration(text).is_ok(), "{text}");
         }
     }
 
@@ -158,10 +119,7 @@ mod tests {
     fn freshness_has_two_words_and_durations() {
         assert_eq!(Freshness::parse("OnOpen"), Ok(Freshness::OnOpen));
         assert_eq!(Freshness::parse("Forever"), Ok(Freshness::Forever));
-        assert_eq!(
-            Freshness::parse("60s"),
-            Ok(Freshness::Within(Duration::from_secs(60)))
-        );
+        assert_eq!(Freshness::parse("60s"), Ok(Freshness::Within(Duration::from_secs(60))));
         assert!(Freshness::parse("onopen").is_err());
     }
 }

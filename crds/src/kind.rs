@@ -70,10 +70,8 @@ impl Kind {
     #[must_use]
     pub fn from_word(word: &str) -> Option<Kind> {
         let word = word.to_ascii_lowercase();
-        Kind::ALL.into_iter().find(|kind| {
-            word == kind.short_name()
-                || word == kind.plural()
-                || word == kind.name().to_ascii_lowercase()
-        })
+        Kind::ALL
+            .into_iter()
+            .find(|kind| word == kind.short_name() || word == kind.plural() || word == kind.name().to_ascii_lowercase())
     }
 }

@@ -21,24 +21,23 @@ mod volume;
 pub use chart::{REGENERATE_COMMAND, chart_files};
 pub use check::{Violation, check};
 pub use cluster::{
-    AllowedNamespaces, CacheCluster, CacheClusterSpec, CacheClusterStatus, LabelSelector,
-    NamespacesFrom, NodeCounts, Pool, Problem, SlotCounts, StoreSpec, Watermarks,
+    AllowedNamespaces, CacheCluster, CacheClusterSpec, CacheClusterStatus, LabelSelector, NamespacesFrom, NodeCounts,
+    Pool, Problem, SlotCounts, StoreSpec, Watermarks,
 };
 pub use conditions::{
-    ClusterConditionType, ClusterReadyReason, ConditionStatus, MinNodesMetReason,
-    OriginReachableReason, VolumeConditionType, VolumeReadyReason, condition, set_condition,
+    ClusterConditionType, ClusterReadyReason, ConditionStatus, MinNodesMetReason, OriginReachableReason,
+    VolumeConditionType, VolumeReadyReason, condition, set_condition,
 };
 pub use duration::{DurationError, Freshness, parse_duration};
 pub use kind::{GROUP, Kind, VERSION};
 pub use node::{CacheNode, CacheNodeSpec, CacheNodeStatus, NodeState, StoreHealth, StoreStatus};
 pub use quantity::{
-    CapacityLimit, Quantity, QuantityError, format_bytes, format_percent, parse_capacity,
-    parse_quantity,
+    CapacityLimit, Quantity, QuantityError, format_bytes, format_percent, parse_capacity, parse_quantity,
 };
 pub use schema::definition;
 pub use volume::{
-    Access, Addressing, Attributes, CacheVolume, CacheVolumeSpec, CacheVolumeStatus, ChunkSize,
-    ClusterRef, LocalOrigin, Origin, OriginMember, S3Credentials, S3Origin, SecretRef,
+    Access, Addressing, Attributes, CacheVolume, CacheVolumeSpec, CacheVolumeStatus, ChunkSize, ClusterRef,
+    LocalOrigin, Origin, OriginMember, S3Credentials, S3Origin, SecretRef,
 };
 
 /// Kubernetes' own types that appear in the public API, so that callers need not depend on k8s-openapi for them.

@@ -9,12 +9,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// The pattern of a size in the schema: a Kubernetes quantity that is a whole number of bytes or rounds up to one.
-pub(crate) const QUANTITY_PATTERN: &str =
-    r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE]|[eE][0-9]{1,2})?$";
+pub(crate) const QUANTITY_PATTERN: &str = r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE]|[eE][0-9]{1,2})?$";
 
 /// The pattern of a store's capacity in the schema: a size, or 1 to 99 percent of the disk.
-pub(crate) const CAPACITY_PATTERN: &str =
-    r"^([1-9][0-9]?%|[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE]|[eE][0-9]{1,2})?)$";
+pub(crate) const CAPACITY_PATTERN: &str = r"^([1-9][0-9]?%|[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE]|[eE][0-9]{1,2})?)$";
 
 /// Longest text of a size that is looked at, in bytes; the schema has the same maximum.
 pub(crate) const QUANTITY_TEXT_MAX: usize = 24;
@@ -74,9 +72,9 @@ impl Quantity {
     /// [`QuantityError`] when it is negative, malformed or 2^64 and more.
     pub fn bytes(&self) -> Result<u64, QuantityError> {
         match self {
-            Quantity::Int(number) => u64::try_from(*number).map_err(|_| QuantityError::Malformed {
-                text: number.to_string(),
-            }),
+            Quantity::Int(number) => {
+                u64::try_from(*number).map_err(|_| QuantityError::Malformed { text: number.to_string() })
+            }
             Quantity::Text(text) => parse_quantity(text),
         }
     }
@@ -113,12 +111,8 @@ impl CapacityLimit {
 /// # Errors
 /// [`QuantityError::Malformed`] and [`QuantityError::Overflow`]; a text from outside is bounded before it is looked at.
 pub fn parse_quantity(text: &str) -> Result<u64, QuantityError> {
-    let malformed = || QuantityError::Malformed {
-        text: text.chars().take(32).collect(),
-    };
-    let overflow = || QuantityError::Overflow {
-        text: text.to_owned(),
-    };
+    let malformed = || QuantityError::Malformed { text: text.chars().take(32).collect() };
+    let overflow = || QuantityError::Overflow { text: text.to_owned() };
     if text.len() > QUANTITY_TEXT_MAX {
         return Err(malformed());
     }
@@ -133,18 +127,11 @@ pub fn parse_quantity(text: &str) -> Result<u64, QuantityError> {
             split => split,
         },
     };
-    let unit = unit_bytes(suffix)
-        .ok_or_else(malformed)?
-        .ok_or_else(overflow)?;
+    let unit = unit_bytes(suffix).ok_or_else(malformed)?.ok_or_else(overflow)?;
     // At most 24 digits in all: 10^24 fits a u128, its product with a unit may not.
-    let digits: u128 = format!("{whole}{fraction}")
-        .parse()
-        .map_err(|_| overflow())?;
+    let digits: u128 = format!("{whole}{fraction}").parse().map_err(|_| overflow())?;
     let scale = 10_u128.pow(u32::try_from(fraction.len()).expect("at most 24 digits"));
-    let bytes = digits
-        .checked_mul(unit)
-        .ok_or_else(overflow)?
-        .div_ceil(scale);
+    let bytes = digits.checked_mul(unit).ok_or_else(overflow)?.div_ceil(scale);
     u64::try_from(bytes).map_err(|_| overflow())
 }
 
@@ -156,9 +143,7 @@ pub fn parse_capacity(text: &str) -> Result<CapacityLimit, QuantityError> {
     let Some(number) = text.strip_suffix('%') else {
         return parse_quantity(text).map(CapacityLimit::Bytes);
     };
-    let wrong = || QuantityError::Percent {
-        text: text.chars().take(32).collect(),
-    };
+    let wrong = || QuantityError::Percent { text: text.chars().take(32).collect() };
     let plain = !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
     match number.parse::<u8>() {
         Ok(percent @ 1..=99) if plain => Ok(CapacityLimit::Percent(percent)),
@@ -188,8 +173,7 @@ fn unit_bytes(suffix: &str) -> Option<Option<u128>> {
         "Ei" => 1 << 60,
         exponent => {
             let digits = exponent.strip_prefix(['e', 'E'])?;
-            let plain =
-                (1..=2).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let plain = (1..=2).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
             let exponent: u32 = plain.then(|| digits.parse().ok()).flatten()?;
             return Some(10_u128.checked_pow(exponent));
         }
@@ -280,26 +264,11 @@ mod tests {
 
     #[test]
     fn malformed_quantities_are_refused() {
-        for text in [
-            "", "Gi", "-1", "+1", "1 Gi", "1.Gi", ".5Gi", "1gi", "1K", "100m", "1e", "1e333",
-            "1.5.5", "90%",
-        ] {
-            assert!(
-                matches!(parse_quantity(text), Err(QuantityError::Malformed { .. })),
-                "{text}"
-            );
+        for text in ["", "Gi", "-1", "+1", "1 Gi", "1.Gi", ".5Gi", "1gi", "1K", "100m", "1e", "1e333", "1.5.5", "90%"] {
+            assert!(matches!(parse_quantity(text), Err(QuantityError::Malformed { .. })), "{text}");
         }
-        for text in [
-            "16Ei",
-            "18446744073709551616",
-            "1e20",
-            "1e99",
-            "999999999999999999999Ei",
-        ] {
-            assert!(
-                matches!(parse_quantity(text), Err(QuantityError::Overflow { .. })),
-                "{text}"
-            );
+        for text in ["16Ei", "18446744073709551616", "1e20", "1e99", "999999999999999999999Ei"] {
+            assert!(matches!(parse_quantity(text), Err(QuantityError::Overflow { .. })), "{text}");
         }
         assert!(parse_quantity(&"1".repeat(1_000_000)).is_err());
         assert!(Quantity::Int(-1).bytes().is_err());
@@ -313,10 +282,7 @@ mod tests {
             assert!(parse_capacity(text).is_err(), "{text}");
         }
         assert_eq!(CapacityLimit::Percent(90).bytes_of(1001), 900);
-        assert_eq!(
-            CapacityLimit::Percent(99).bytes_of(u64::MAX),
-            18_262_276_632_972_456_098
-        );
+        assert_eq!(CapacityLimit::Percent(99).bytes_of(u64::MAX), 18_262_276_632_972_456_098);
         assert_eq!(CapacityLimit::Bytes(5).bytes_of(1), 5);
     }
 
@@ -325,19 +291,11 @@ mod tests {
         let quantity = regex::Regex::new(QUANTITY_PATTERN).expect("a valid pattern");
         let capacity = regex::Regex::new(CAPACITY_PATTERN).expect("a valid pattern");
         for text in [
-            "1", "1Ki", "1.5Gi", "1k", "1E", "1E5", "1e5", "", "Ki", "1.", ".1", "1e", "1e123",
-            "1K", "100m", "-1", "1%", "99%", "100%", "0%", "01%", "1.5%",
+            "1", "1Ki", "1.5Gi", "1k", "1E", "1E5", "1e5", "", "Ki", "1.", ".1", "1e", "1e123", "1K", "100m", "-1",
+            "1%", "99%", "100%", "0%", "01%", "1.5%",
         ] {
-            assert_eq!(
-                quantity.is_match(text),
-                parse_quantity(text).is_ok(),
-                "{text}"
-            );
-            assert_eq!(
-                capacity.is_match(text),
-                parse_capacity(text).is_ok(),
-                "{text}"
-            );
+            assert_eq!(quantity.is_match(text), parse_quantity(text).is_ok(), "{text}");
+            assert_eq!(capacity.is_match(text), parse_capacity(text).is_ok(), "{text}");
         }
     }
 

@@ -16,8 +16,7 @@ use crate::volume::CacheVolume;
 pub(crate) const DNS_LABEL_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
 /// A DNS-1123 subdomain.
-pub(crate) const DNS_SUBDOMAIN_PATTERN: &str =
-    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+pub(crate) const DNS_SUBDOMAIN_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 /// A label's key, with or without a prefix.
 pub(crate) const LABEL_KEY_PATTERN: &str =
@@ -66,9 +65,7 @@ pub(crate) fn definition_json(kind: Kind) -> Value {
 /// The structural schema of a kind's objects.
 pub(crate) fn object_schema(kind: Kind) -> Value {
     let crd = definition_json(kind);
-    crd.pointer("/spec/versions/0/schema/openAPIV3Schema")
-        .cloned()
-        .expect("a definition has one version with a schema")
+    crd.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned().expect("a definition has one version with a schema")
 }
 
 /// Limits on names that Kubernetes itself doesn't have. A cluster's name becomes part of Services, DaemonSets and labels; a
@@ -124,17 +121,9 @@ fn collapse_null_alternative(object: &mut Map<String, Value>) {
     if !alternatives.iter().any(is_null) {
         return;
     }
-    let rest: Vec<Value> = alternatives
-        .iter()
-        .filter(|value| !is_null(value))
-        .cloned()
-        .collect();
+    let rest: Vec<Value> = alternatives.iter().filter(|value| !is_null(value)).cloned().collect();
     object.remove("anyOf");
-    for (key, value) in rest
-        .into_iter()
-        .filter_map(|value| value.as_object().cloned())
-        .flatten()
-    {
+    for (key, value) in rest.into_iter().filter_map(|value| value.as_object().cloned()).flatten() {
         object.entry(key).or_insert(value);
     }
 }

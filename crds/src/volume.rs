@@ -11,15 +11,11 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use origin::{
-    Addressing, LocalOrigin, Origin, OriginMember, S3Credentials, S3Origin, SecretRef,
-};
+pub use origin::{Addressing, LocalOrigin, Origin, OriginMember, S3Credentials, S3Origin, SecretRef};
 pub use values::{Access, Attributes, ChunkSize};
 
 use crate::conditions::CONDITIONS_MAX;
-use crate::duration::{
-    DURATION_PATTERN, DURATION_TEXT_MAX, DurationError, Freshness, parse_duration,
-};
+use crate::duration::{DURATION_PATTERN, DURATION_TEXT_MAX, DurationError, Freshness, parse_duration};
 use crate::quantity::{Quantity, QuantityError};
 use crate::schema::{DNS_LABEL_PATTERN, rule};
 use values::READ_AHEAD_PATTERN;

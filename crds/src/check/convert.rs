@@ -21,10 +21,8 @@ pub(super) fn to_cel(value: &Value) -> CelValue {
         Value::String(text) => CelValue::from(text.as_str()),
         Value::Array(items) => CelValue::from(items.iter().map(to_cel).collect::<Vec<CelValue>>()),
         Value::Object(object) => {
-            let members: HashMap<String, CelValue> = object
-                .iter()
-                .map(|(key, inner)| (key.clone(), to_cel(inner)))
-                .collect();
+            let members: HashMap<String, CelValue> =
+                object.iter().map(|(key, inner)| (key.clone(), to_cel(inner))).collect();
             CelValue::from(members)
         }
     }

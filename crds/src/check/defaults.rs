@@ -22,10 +22,7 @@ pub(super) fn fill(schema: &Value, value: &mut Value) {
                     }
                 }
             }
-            if let Some(values) = schema
-                .get("additionalProperties")
-                .filter(|values| values.is_object())
-            {
+            if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
                 object.values_mut().for_each(|inner| fill(values, inner));
             }
         }

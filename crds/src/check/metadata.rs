@@ -42,20 +42,12 @@ pub(super) fn check(kind: Kind, document: &Value) -> Vec<Violation> {
     let Some(object) = document.as_object() else {
         return vec![Violation::new("", "a document must be a mapping")];
     };
-    expect_text(
-        object.get("apiVersion"),
-        "apiVersion",
-        &Kind::api_version(),
-        &mut found,
-    );
+    expect_text(object.get("apiVersion"), "apiVersion", &Kind::api_version(), &mut found);
     expect_text(object.get("kind"), "kind", kind.name(), &mut found);
     let metadata = match object.get("metadata") {
         Some(Value::Object(metadata)) => metadata,
         None | Some(Value::Null) => {
-            found.push(Violation::new(
-                "metadata.name",
-                "Required value: name or generateName is required",
-            ));
+            found.push(Violation::new("metadata.name", "Required value: name or generateName is required"));
             return found;
         }
         Some(other) => {
@@ -63,10 +55,7 @@ pub(super) fn check(kind: Kind, document: &Value) -> Vec<Violation> {
             return found;
         }
     };
-    for key in metadata
-        .keys()
-        .filter(|key| !METADATA_FIELDS.contains(&key.as_str()))
-    {
+    for key in metadata.keys().filter(|key| !METADATA_FIELDS.contains(&key.as_str())) {
         let path = format!("metadata.{key}");
         found.push(Violation::new(&*path, format!("unknown field {path:?}")));
     }
@@ -83,10 +72,7 @@ fn expect_text(value: Option<&Value>, path: &str, expected: &str, found: &mut Ve
         None | Some(Value::Null) => found.push(Violation::new(path, "Required value")),
         Some(Value::String(text)) if text == expected => {}
         Some(other) => {
-            found.push(Violation::new(
-                path,
-                format!("Invalid value: {other}: must be {expected}"),
-            ));
+            found.push(Violation::new(path, format!("Invalid value: {other}: must be {expected}")));
         }
     }
 }
@@ -95,26 +81,13 @@ fn check_name(value: Option<&Value>, found: &mut Vec<Violation>) {
     const PATH: &str = "metadata.name";
     match value {
         None | Some(Value::Null) => {
-            found.push(Violation::new(
-                PATH,
-                "Required value: name or generateName is required",
-            ));
+            found.push(Violation::new(PATH, "Required value: name or generateName is required"));
         }
         Some(Value::String(name)) if name.is_empty() => {
-            found.push(Violation::new(
-                PATH,
-                "Required value: name or generateName is required",
-            ));
+            found.push(Violation::new(PATH, "Required value: name or generateName is required"));
         }
         Some(Value::String(name)) => {
-            check_dns(
-                PATH,
-                name,
-                253,
-                DNS_SUBDOMAIN_PATTERN,
-                SUBDOMAIN_MESSAGE,
-                found,
-            );
+            check_dns(PATH, name, 253, DNS_SUBDOMAIN_PATTERN, SUBDOMAIN_MESSAGE, found);
         }
         Some(other) => found.push(wrong_type(PATH, other, "string")),
     }
@@ -124,35 +97,17 @@ fn check_namespace(value: Option<&Value>, found: &mut Vec<Violation>) {
     const PATH: &str = "metadata.namespace";
     match value {
         None | Some(Value::Null) => {}
-        Some(Value::String(name)) => {
-            check_dns(PATH, name, 63, DNS_LABEL_PATTERN, LABEL_MESSAGE, found)
-        }
+        Some(Value::String(name)) => check_dns(PATH, name, 63, DNS_LABEL_PATTERN, LABEL_MESSAGE, found),
         Some(other) => found.push(wrong_type(PATH, other, "string")),
     }
 }
 
-fn check_dns(
-    path: &str,
-    name: &str,
-    max: usize,
-    pattern: &str,
-    message: &str,
-    found: &mut Vec<Violation>,
-) {
+fn check_dns(path: &str, name: &str, max: usize, pattern: &str, message: &str, found: &mut Vec<Violation>) {
     let shown: String = name.chars().take(max).collect();
     if name.len() > max {
-        found.push(Violation::new(
-            path,
-            format!("Invalid value: {shown:?}: must be no more than {max} bytes"),
-        ));
-    } else if !Regex::new(pattern)
-        .expect("a constant pattern")
-        .is_match(name)
-    {
-        found.push(Violation::new(
-            path,
-            format!("Invalid value: {shown:?}: {message}"),
-        ));
+        found.push(Violation::new(path, format!("Invalid value: {shown:?}: must be no more than {max} bytes")));
+    } else if !Regex::new(pattern).expect("a constant pattern").is_match(name) {
+        found.push(Violation::new(path, format!("Invalid value: {shown:?}: {message}")));
     }
 }
 
@@ -171,8 +126,5 @@ fn check_texts(field: &str, value: Option<&Value>, found: &mut Vec<Violation>) {
 
 fn wrong_type(path: &str, value: &Value, expected: &str) -> Violation {
     let actual = type_name(value);
-    Violation::new(
-        path,
-        format!("Invalid value: {actual:?}: {path} in body must be of type {expected}: {actual:?}"),
-    )
+    Violation::new(path, format!("Invalid value: {actual:?}: {path} in body must be of type {expected}: {actual:?}"))
 }

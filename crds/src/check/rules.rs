@@ -13,16 +13,8 @@ use super::convert::{duration_ms, to_cel};
 use super::structure::{list_key, member};
 
 /// Evaluates every rule of the schema over a document whose structure is right.
-pub(super) fn check(
-    schema: &Value,
-    document: &Value,
-    old: Option<&Value>,
-    found: &mut Vec<Violation>,
-) {
-    let mut walk = Walk {
-        programs: BTreeMap::new(),
-        found,
-    };
+pub(super) fn check(schema: &Value, document: &Value, old: Option<&Value>, found: &mut Vec<Violation>) {
+    let mut walk = Walk { programs: BTreeMap::new(), found };
     walk.value(schema, document, old, "");
 }
 
@@ -34,10 +26,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn value(&mut self, schema: &Value, value: &Value, old: Option<&Value>, path: &str) {
-        if let Some(rules) = schema
-            .get("x-kubernetes-validations")
-            .and_then(Value::as_array)
-        {
+        if let Some(rules) = schema.get("x-kubernetes-validations").and_then(Value::as_array) {
             for rule in rules {
                 self.rule(rule, value, old, path);
             }
@@ -45,20 +34,11 @@ impl Walk<'_> {
         match value {
             Value::Object(object) => {
                 let properties = schema.get("properties").and_then(Value::as_object);
-                let values = schema
-                    .get("additionalProperties")
-                    .filter(|values| values.is_object());
+                let values = schema.get("additionalProperties").filter(|values| values.is_object());
                 for (key, inner) in object {
-                    let property = properties
-                        .and_then(|properties| properties.get(key))
-                        .or(values);
+                    let property = properties.and_then(|properties| properties.get(key)).or(values);
                     let Some(property) = property else { continue };
-                    self.value(
-                        property,
-                        inner,
-                        old.and_then(|old| old.get(key)),
-                        &member(path, key),
-                    );
+                    self.value(property, inner, old.and_then(|old| old.get(key)), &member(path, key));
                 }
             }
             Value::Array(items) => {
@@ -75,16 +55,14 @@ impl Walk<'_> {
     }
 
     fn rule(&mut self, rule: &Value, value: &Value, old: Option<&Value>, path: &str) {
-        let text = rule
-            .get("rule")
-            .and_then(Value::as_str)
-            .expect("every rule of the schema has its text");
+        let text = rule.get("rule").and_then(Value::as_str).expect("every rule of the schema has its text");
         if text.contains("oldSelf") && old.is_none() {
             return;
         }
-        let program = self.programs.entry(text.to_owned()).or_insert_with(|| {
-            Program::compile(text).expect("every rule of the schema is compiled by a test")
-        });
+        let program = self
+            .programs
+            .entry(text.to_owned())
+            .or_insert_with(|| Program::compile(text).expect("every rule of the schema is compiled by a test"));
         let message = rule.get("message").and_then(Value::as_str).unwrap_or(text);
         let path = match rule.get("fieldPath").and_then(Value::as_str) {
             Some(field) => format!("{path}{field}"),
@@ -94,10 +72,7 @@ impl Walk<'_> {
             Ok(CelValue::Bool(true)) => {}
             Ok(_) => self.found.push(Violation::new(path, message)),
             Err(error) => {
-                self.found.push(Violation::new(
-                    path,
-                    format!("{error} evaluating rule: {message}"),
-                ));
+                self.found.push(Violation::new(path, format!("{error} evaluating rule: {message}")));
             }
         }
     }
@@ -109,16 +84,12 @@ fn context(value: &Value, old: Option<&Value>) -> Context<'static, 'static> {
     if let Some(old) = old {
         context.add_variable_from_value("oldSelf", to_cel(old));
     }
-    context
-        .add_function("duration", duration_ms)
-        .expect("the interpreter is built without durations");
+    context.add_function("duration", duration_ms).expect("the interpreter is built without durations");
     context
 }
 
 /// The item of the old list with the same key.
 fn predecessor<'o>(schema: &Value, item: &Value, old: Option<&'o Value>) -> Option<&'o Value> {
     let key = list_key(schema, item)?;
-    old?.as_array()?
-        .iter()
-        .find(|old| list_key(schema, old).as_ref() == Some(&key))
+    old?.as_array()?.iter().find(|old| list_key(schema, old).as_ref() == Some(&key))
 }

@@ -13,15 +13,9 @@ use crate::volume::CacheVolume;
 /// Parses every value of the spec that stays a text in the Rust types.
 pub(super) fn check(kind: Kind, document: &Value, found: &mut Vec<Violation>) {
     let done = match kind {
-        Kind::CacheCluster => {
-            serde_json::from_value(document.clone()).map(|cluster| check_cluster(&cluster, found))
-        }
-        Kind::CacheVolume => {
-            serde_json::from_value(document.clone()).map(|volume| check_volume(&volume, found))
-        }
-        Kind::CacheNode => {
-            serde_json::from_value::<crate::node::CacheNode>(document.clone()).map(|_| ())
-        }
+        Kind::CacheCluster => serde_json::from_value(document.clone()).map(|cluster| check_cluster(&cluster, found)),
+        Kind::CacheVolume => serde_json::from_value(document.clone()).map(|volume| check_volume(&volume, found)),
+        Kind::CacheNode => serde_json::from_value::<crate::node::CacheNode>(document.clone()).map(|_| ()),
     };
     if let Err(error) = done {
         found.push(Violation::new("", error.to_string()));
@@ -34,16 +28,10 @@ fn check_cluster(cluster: &CacheCluster, found: &mut Vec<Violation>) {
             let path = format!("spec.pools[{pool_index}].stores[{store_index}]");
             match store.capacity_limit() {
                 Ok(CapacityLimit::Bytes(0)) => {
-                    found.push(Violation::new(
-                        format!("{path}.capacity"),
-                        "must be more than 0",
-                    ));
+                    found.push(Violation::new(format!("{path}.capacity"), "must be more than 0"));
                 }
                 Ok(CapacityLimit::Bytes(_) | CapacityLimit::Percent(_)) => {}
-                Err(error) => found.push(Violation::new(
-                    format!("{path}.capacity"),
-                    error.to_string(),
-                )),
+                Err(error) => found.push(Violation::new(format!("{path}.capacity"), error.to_string())),
             }
             if let Err(error) = store.reserve_bytes() {
                 found.push(Violation::new(format!("{path}.reserve"), error.to_string()));
@@ -55,22 +43,10 @@ fn check_cluster(cluster: &CacheCluster, found: &mut Vec<Violation>) {
 fn check_volume(volume: &CacheVolume, found: &mut Vec<Violation>) {
     let spec = &volume.spec;
     let results = [
-        (
-            "spec.readDeadline",
-            spec.read_deadline().err().map(|error| error.to_string()),
-        ),
-        (
-            "spec.freshness",
-            spec.freshness().err().map(|error| error.to_string()),
-        ),
-        (
-            "spec.readAhead",
-            spec.read_ahead_bytes().err().map(|error| error.to_string()),
-        ),
-        (
-            "spec.chunkSize",
-            spec.chunk_size.bytes().err().map(|error| error.to_string()),
-        ),
+        ("spec.readDeadline", spec.read_deadline().err().map(|error| error.to_string())),
+        ("spec.freshness", spec.freshness().err().map(|error| error.to_string())),
+        ("spec.readAhead", spec.read_ahead_bytes().err().map(|error| error.to_string())),
+        ("spec.chunkSize", spec.chunk_size.bytes().err().map(|error| error.to_string())),
     ];
     for (path, error) in results {
         found.extend(error.map(|error| Violation::new(path, error)));

@@ -18,10 +18,7 @@ pub(super) fn unknown_fields(schema: &Value, document: &Value, found: &mut Vec<V
 fn unknown_within(schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) {
     match value {
         Value::Object(object) => {
-            if let Some(values) = schema
-                .get("additionalProperties")
-                .filter(|values| values.is_object())
-            {
+            if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
                 for (key, inner) in object {
                     unknown_within(values, inner, &member(path, key), found);
                 }
@@ -34,8 +31,7 @@ fn unknown_within(schema: &Value, value: &Value, path: &str, found: &mut Vec<Vio
                 let here = member(path, key);
                 match properties.get(key) {
                     Some(property) => unknown_within(property, inner, &here, found),
-                    None if path.is_empty()
-                        && ["apiVersion", "kind", "metadata"].contains(&key.as_str()) => {}
+                    None if path.is_empty() && ["apiVersion", "kind", "metadata"].contains(&key.as_str()) => {}
                     None => found.push(Violation::new(&*here, format!("unknown field {here:?}"))),
                 }
             }
@@ -54,10 +50,7 @@ fn unknown_within(schema: &Value, value: &Value, path: &str, found: &mut Vec<Vio
 
 /// Checks values; true when what is wrong keeps the CEL rules from being evaluated.
 pub(super) fn check(schema: &Value, document: &Value, found: &mut Vec<Violation>) -> bool {
-    let mut walk = Walk {
-        found,
-        blocked: false,
-    };
+    let mut walk = Walk { found, blocked: false };
     walk.value(schema, document, "");
     walk.blocked
 }
@@ -102,13 +95,7 @@ impl Walk<'_> {
         };
         if !allowed.contains(value) {
             let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
-            self.block(
-                path,
-                format!(
-                    "Unsupported value: {value}: supported values: {}",
-                    allowed.join(", ")
-                ),
-            );
+            self.block(path, format!("Unsupported value: {value}: supported values: {}", allowed.join(", ")));
         }
     }
 
@@ -119,17 +106,11 @@ impl Walk<'_> {
         if let Some(least) = limit(schema, "minProperties").filter(|least| object.len() < *least) {
             self.report(
                 path,
-                format!(
-                    "Invalid value: {}: {path} in body should have at least {least} properties",
-                    object.len()
-                ),
+                format!("Invalid value: {}: {path} in body should have at least {least} properties", object.len()),
             );
         }
         if let Some(most) = limit(schema, "maxProperties").filter(|most| object.len() > *most) {
-            self.block(
-                path,
-                format!("Too many: {}: must have at most {most} items", object.len()),
-            );
+            self.block(path, format!("Too many: {}: must have at most {most} items", object.len()));
         }
         if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
             for (key, property) in properties {
@@ -138,10 +119,7 @@ impl Walk<'_> {
                 }
             }
         }
-        if let Some(values) = schema
-            .get("additionalProperties")
-            .filter(|values| values.is_object())
-        {
+        if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
             for (key, inner) in object {
                 self.value(values, inner, &member(path, key));
             }
@@ -152,18 +130,12 @@ impl Walk<'_> {
         if let Some(least) = limit(schema, "minItems").filter(|least| items.len() < *least) {
             self.report(
                 path,
-                format!(
-                    "Invalid value: {}: {path} in body should have at least {least} items",
-                    items.len()
-                ),
+                format!("Invalid value: {}: {path} in body should have at least {least} items", items.len()),
             );
         }
         if let Some(most) = limit(schema, "maxItems").filter(|most| items.len() > *most) {
             // Whatever the list holds beyond its maximum isn't looked at.
-            self.block(
-                path,
-                format!("Too many: {}: must have at most {most} items", items.len()),
-            );
+            self.block(path, format!("Too many: {}: must have at most {most} items", items.len()));
             return;
         }
         if let Some(schema) = schema.get("items") {
@@ -181,10 +153,7 @@ impl Walk<'_> {
                 continue;
             };
             if !seen.insert(key.clone()) {
-                self.report(
-                    &format!("{path}[{index}]"),
-                    format!("Duplicate value: {key}"),
-                );
+                self.report(&format!("{path}[{index}]"), format!("Duplicate value: {key}"));
             }
         }
     }
@@ -196,9 +165,7 @@ impl Walk<'_> {
             let shown = shown();
             self.report(
                 path,
-                format!(
-                    "Invalid value: {shown:?}: {path} in body should be at least {least} chars long"
-                ),
+                format!("Invalid value: {shown:?}: {path} in body should be at least {least} chars long"),
             );
         }
         if let Some(most) = limit(schema, "maxLength").filter(|most| length > *most) {
@@ -208,56 +175,35 @@ impl Walk<'_> {
         let Some(pattern) = schema.get("pattern").and_then(Value::as_str) else {
             return;
         };
-        let matches = Regex::new(pattern)
-            .expect("every pattern of the schema is compiled by a test")
-            .is_match(text);
+        let matches = Regex::new(pattern).expect("every pattern of the schema is compiled by a test").is_match(text);
         if !matches {
             let shown = shown();
-            self.report(
-                path,
-                format!("Invalid value: {shown:?}: {path} in body should match '{pattern}'"),
-            );
+            self.report(path, format!("Invalid value: {shown:?}: {path} in body should match '{pattern}'"));
         }
     }
 
     fn number(&mut self, schema: &Value, value: &Value, path: &str) {
         // Every range of the schema is within i64; a number beyond that was refused as no integer of its format.
         let Some(number) = value.as_i64() else {
-            self.report(
-                path,
-                format!("Invalid value: {value}: {path} in body must be of type int64: {value}"),
-            );
+            self.report(path, format!("Invalid value: {value}: {path} in body must be of type int64: {value}"));
             return;
         };
         let of_format = |max: i64, min: i64| number <= max && number >= min;
         if schema.get("format").and_then(Value::as_str) == Some("int32")
             && !of_format(i64::from(i32::MAX), i64::from(i32::MIN))
         {
-            self.report(
-                path,
-                format!("Invalid value: {value}: {path} in body must be of type int32: {value}"),
-            );
+            self.report(path, format!("Invalid value: {value}: {path} in body must be of type int32: {value}"));
         }
-        if let Some(least) = schema
-            .get("minimum")
-            .and_then(Value::as_i64)
-            .filter(|least| number < *least)
-        {
+        if let Some(least) = schema.get("minimum").and_then(Value::as_i64).filter(|least| number < *least) {
             self.report(
                 path,
                 format!("Invalid value: {number}: {path} in body should be greater than or equal to {least}"),
             );
         }
-        if let Some(most) = schema
-            .get("maximum")
-            .and_then(Value::as_i64)
-            .filter(|most| number > *most)
-        {
+        if let Some(most) = schema.get("maximum").and_then(Value::as_i64).filter(|most| number > *most) {
             self.report(
                 path,
-                format!(
-                    "Invalid value: {number}: {path} in body should be less than or equal to {most}"
-                ),
+                format!("Invalid value: {number}: {path} in body should be less than or equal to {most}"),
             );
         }
     }
@@ -297,11 +243,7 @@ pub(super) fn type_name(value: &Value) -> &'static str {
 
 /// The path of a member.
 pub(super) fn member(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// The key of an item of a map list, as JSON; `None` in other lists, or when the item lacks its key.
@@ -316,16 +258,9 @@ pub(super) fn list_key(schema: &Value, item: &Value) -> Option<String> {
 }
 
 fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
-    value
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
+    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
 fn limit(schema: &Value, key: &str) -> Option<usize> {
-    schema
-        .get(key)
-        .and_then(Value::as_u64)
-        .and_then(|limit| usize::try_from(limit).ok())
+    schema.get(key).and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok())
 }

@@ -22,11 +22,7 @@ pub(super) fn cluster() -> Value {
 }
 
 fn violations(document: &Value) -> Vec<String> {
-    check(Kind::CacheCluster, document, None)
-        .expect_err("a bad document")
-        .iter()
-        .map(Violation::to_string)
-        .collect()
+    check(Kind::CacheCluster, document, None).expect_err("a bad document").iter().map(Violation::to_string).collect()
 }
 
 #[test]
@@ -58,11 +54,7 @@ fn each_kind_of_violation_has_the_api_server_s_words() {
             json!("3"),
             "spec.minNodes: Invalid value: \"string\": spec.minNodes in body must be of type integer: \"string\"",
         ),
-        (
-            "/spec/minNodes",
-            json!(null),
-            "spec.minNodes: Required value",
-        ),
+        ("/spec/minNodes", json!(null), "spec.minNodes: Required value"),
         (
             "/spec/minNodes",
             json!(0),
@@ -78,16 +70,8 @@ fn each_kind_of_violation_has_the_api_server_s_words() {
             json!(2.5),
             "spec.minNodes: Invalid value: \"number\": spec.minNodes in body must be of type integer: \"number\"",
         ),
-        (
-            "/spec/pools",
-            json!([]),
-            "spec.pools: Invalid value: 0: spec.pools in body should have at least 1 items",
-        ),
-        (
-            "/spec/pools/0/name",
-            json!("a".repeat(21)),
-            "spec.pools[0].name: Too long: may not be more than 20 bytes",
-        ),
+        ("/spec/pools", json!([]), "spec.pools: Invalid value: 0: spec.pools in body should have at least 1 items"),
+        ("/spec/pools/0/name", json!("a".repeat(21)), "spec.pools[0].name: Too long: may not be more than 20 bytes"),
         (
             "/spec/pools/0/name",
             json!("A"),
@@ -106,14 +90,9 @@ fn each_kind_of_violation_has_the_api_server_s_words() {
     ];
     for (pointer, value, expected) in cases {
         let mut document = cluster();
-        *document
-            .pointer_mut(pointer)
-            .expect("a field of the document") = value;
+        *document.pointer_mut(pointer).expect("a field of the document") = value;
         let found = violations(&document);
-        assert!(
-            found.contains(&expected.to_owned()),
-            "expected {expected}\nfound {found:#?}"
-        );
+        assert!(found.contains(&expected.to_owned()), "expected {expected}\nfound {found:#?}");
     }
     let mut document = cluster();
     document.pointer_mut(store).expect("a store")["capacity"] = json!(true);
@@ -149,9 +128,7 @@ fn enums_name_their_values() {
     document["spec"]["allowedNamespaces"] = json!({"from": "x"});
     assert_eq!(
         violations(&document),
-        [
-            "spec.allowedNamespaces.from: Unsupported value: \"x\": supported values: \"Same\", \"All\""
-        ]
+        ["spec.allowedNamespaces.from: Unsupported value: \"x\": supported values: \"Same\", \"All\""]
     );
 }
 
@@ -160,10 +137,7 @@ fn two_items_of_one_name_are_duplicates() {
     let mut document = cluster();
     let pool = document["spec"]["pools"][0].clone();
     document["spec"]["pools"] = json!([pool, pool]);
-    assert_eq!(
-        violations(&document),
-        ["spec.pools[1]: Duplicate value: {\"name\":\"nvme\"}"]
-    );
+    assert_eq!(violations(&document), ["spec.pools[1]: Duplicate value: {\"name\":\"nvme\"}"]);
 }
 
 #[test]
@@ -177,10 +151,7 @@ fn lists_have_a_maximum() {
         })
         .collect();
     document["spec"]["pools"] = json!(pools);
-    assert_eq!(
-        violations(&document),
-        ["spec.pools: Too many: 17: must have at most 16 items"]
-    );
+    assert_eq!(violations(&document), ["spec.pools: Too many: 17: must have at most 16 items"]);
 }
 
 #[test]
@@ -201,21 +172,9 @@ fn the_envelope_is_checked() {
             json!("larder.dev/v1"),
             "apiVersion: Invalid value: \"larder.dev/v1\": must be larder.dev/v1alpha1",
         ),
-        (
-            "/kind",
-            json!("CacheVolume"),
-            "kind: Invalid value: \"CacheVolume\": must be CacheCluster",
-        ),
-        (
-            "/metadata",
-            json!({}),
-            "metadata.name: Required value: name or generateName is required",
-        ),
-        (
-            "/metadata/name",
-            json!("n".repeat(254)),
-            "must be no more than 253 bytes",
-        ),
+        ("/kind", json!("CacheVolume"), "kind: Invalid value: \"CacheVolume\": must be CacheCluster"),
+        ("/metadata", json!({}), "metadata.name: Required value: name or generateName is required"),
+        ("/metadata/name", json!("n".repeat(254)), "must be no more than 253 bytes"),
         (
             "/metadata/name",
             json!("Fast"),
@@ -228,14 +187,9 @@ fn the_envelope_is_checked() {
         ),
     ] {
         let mut document = cluster();
-        *document
-            .pointer_mut(pointer)
-            .expect("a field of the document") = value;
+        *document.pointer_mut(pointer).expect("a field of the document") = value;
         let found = violations(&document);
-        assert!(
-            found.iter().any(|found| found.contains(expected)),
-            "expected {expected}\nfound {found:#?}"
-        );
+        assert!(found.iter().any(|found| found.contains(expected)), "expected {expected}\nfound {found:#?}");
     }
     assert!(check(Kind::CacheCluster, &json!([]), None).is_err());
     let mut labelled = cluster();
@@ -246,21 +200,9 @@ fn the_envelope_is_checked() {
 #[test]
 fn sizes_that_no_schema_refuses_are_refused() {
     for (field, value, expected) in [
-        (
-            "capacity",
-            "99Ei",
-            "spec.pools[0].stores[0].capacity: \"99Ei\" is more than 2^64 bytes",
-        ),
-        (
-            "capacity",
-            "0Gi",
-            "spec.pools[0].stores[0].capacity: must be more than 0",
-        ),
-        (
-            "reserve",
-            "1e30",
-            "spec.pools[0].stores[0].reserve: \"1e30\" is more than 2^64 bytes",
-        ),
+        ("capacity", "99Ei", "spec.pools[0].stores[0].capacity: \"99Ei\" is more than 2^64 bytes"),
+        ("capacity", "0Gi", "spec.pools[0].stores[0].capacity: must be more than 0"),
+        ("reserve", "1e30", "spec.pools[0].stores[0].reserve: \"1e30\" is more than 2^64 bytes"),
     ] {
         let mut document = cluster();
         document["spec"]["pools"][0]["stores"][0][field] = json!(value);

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::schema::{DNS_SUBDOMAIN_PATTERN, rule, rule_at};
 
 const BUCKET_RULE: &str = "self.matches('^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')";
-const ENDPOINT_RULE: &str =
-    "self.matches('^https?://([a-z0-9.-]+|\\\\[[0-9a-f:.]+\\\\])(:[0-9]{1,5})?$')";
-const ENDPOINT_IMMUTABLE_RULE: &str = "has(self.endpoint) == has(oldSelf.endpoint) && (!has(self.endpoint) || self.endpoint == oldSelf.endpoint)";
+const ENDPOINT_RULE: &str = "self.matches('^https?://([a-z0-9.-]+|\\\\[[0-9a-f:.]+\\\\])(:[0-9]{1,5})?$')";
+const ENDPOINT_IMMUTABLE_RULE: &str =
+    "has(self.endpoint) == has(oldSelf.endpoint) && (!has(self.endpoint) || self.endpoint == oldSelf.endpoint)";
 const PREFIX_RULE: &str = "!self.startsWith('/') && !self.contains('//') \
      && !('/' + self + '/').contains('/../') && !('/' + self + '/').contains('/./')";
 
@@ -235,25 +235,13 @@ mod tests {
             region: default_region(),
             endpoint: endpoint.map(str::to_owned),
             addressing: None,
-            credentials: S3Credentials {
-                secret_ref: SecretRef {
-                    name: "keys".to_owned(),
-                },
-            },
+            credentials: S3Credentials { secret_ref: SecretRef { name: "keys".to_owned() } },
         };
-        Origin {
-            s3: Some(s3),
-            local: None,
-        }
+        Origin { s3: Some(s3), local: None }
     }
 
     fn local(path: &str) -> Origin {
-        Origin {
-            s3: None,
-            local: Some(LocalOrigin {
-                path: path.to_owned(),
-            }),
-        }
+        Origin { s3: None, local: Some(LocalOrigin { path: path.to_owned() }) }
     }
 
     /// These bytes are in volume ids, hence on disks: this test may never change.
@@ -262,10 +250,7 @@ mod tests {
         let pinned: [(Origin, &[u8]); 5] = [
             (s3(None, ""), b"s3\0\0models\0"),
             (s3(None, "team/a"), b"s3\0\0models\0team/a/"),
-            (
-                s3(Some("https://minio.example.com:9000"), "a/"),
-                b"s3\0https://minio.example.com:9000\0models\0a/",
-            ),
+            (s3(Some("https://minio.example.com:9000"), "a/"), b"s3\0https://minio.example.com:9000\0models\0a/"),
             (local("/srv/data"), b"local\0/srv/data"),
             (local("/"), b"local\0/"),
         ];
@@ -300,10 +285,7 @@ mod tests {
     #[test]
     fn none_and_two_members_are_no_origin() {
         assert_eq!(Origin::default().identity(), None);
-        let both = Origin {
-            local: local("/srv").local,
-            ..s3(None, "")
-        };
+        let both = Origin { local: local("/srv").local, ..s3(None, "") };
         assert_eq!(both.member(), None);
     }
 

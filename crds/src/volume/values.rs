@@ -33,9 +33,8 @@ pub struct ChunkSize(String);
 
 impl ChunkSize {
     /// Every size that the schema admits.
-    pub const ALL: [&'static str; 11] = [
-        "64Ki", "128Ki", "256Ki", "512Ki", "1Mi", "2Mi", "4Mi", "8Mi", "16Mi", "32Mi", "64Mi",
-    ];
+    pub const ALL: [&'static str; 11] =
+        ["64Ki", "128Ki", "256Ki", "512Ki", "1Mi", "2Mi", "4Mi", "8Mi", "16Mi", "32Mi", "64Mi"];
 
     /// The size in bytes.
     ///
@@ -43,9 +42,7 @@ impl ChunkSize {
     /// [`QuantityError::Malformed`] when it is none of [`ChunkSize::ALL`], which the schema refuses.
     pub fn bytes(&self) -> Result<u64, QuantityError> {
         if !ChunkSize::ALL.contains(&self.0.as_str()) {
-            return Err(QuantityError::Malformed {
-                text: self.0.chars().take(32).collect(),
-            });
+            return Err(QuantityError::Malformed { text: self.0.chars().take(32).collect() });
         }
         parse_quantity(&self.0)
     }
@@ -125,12 +122,7 @@ impl Attributes {
 
 impl Default for Attributes {
     fn default() -> Self {
-        Attributes {
-            uid: 0,
-            gid: 0,
-            file_mode: default_file_mode(),
-            dir_mode: default_dir_mode(),
-        }
+        Attributes { uid: 0, gid: 0, file_mode: default_file_mode(), dir_mode: default_dir_mode() }
     }
 }
 
@@ -158,11 +150,7 @@ mod tests {
     #[test]
     fn chunk_sizes_are_64_kib_times_powers_of_two() {
         for (power, text) in ChunkSize::ALL.into_iter().enumerate() {
-            assert_eq!(
-                ChunkSize(text.to_owned()).bytes(),
-                Ok((64 << 10) << power),
-                "{text}"
-            );
+            assert_eq!(ChunkSize(text.to_owned()).bytes(), Ok((64 << 10) << power), "{text}");
         }
         assert!(ChunkSize("3Mi".to_owned()).bytes().is_err());
         assert_eq!(ChunkSize::default().bytes(), Ok(4 << 20));
@@ -182,10 +170,7 @@ mod tests {
         let pattern = regex::Regex::new(READ_AHEAD_PATTERN).expect("a valid pattern");
         for text in ["0", "1Ki", "9999Ki", "1Mi", "99Mi"] {
             assert!(pattern.is_match(text), "{text}");
-            assert!(
-                parse_quantity(text).expect("a size") <= 103_809_024,
-                "{text}"
-            );
+            assert!(parse_quantity(text).expect("a size") <= 103_809_024, "{text}");
         }
         for text in ["100Mi", "10000Ki", "1Gi", "0Mi", "1M", "01Mi"] {
             assert!(!pattern.is_match(text), "{text}");
