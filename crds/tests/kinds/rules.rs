@@ -1,0 +1,359 @@
+//! Every CEL rule, with a document that passes and one that fails with the message the user reads.
+//!
+//! A case changes a good document twice. The last test compares the rules that failed here with the rules of the schema, so that
+//! no rule comes without a case.
+
+use std::collections::BTreeSet;
+
+use larder_crds::{Kind, Violation, check};
+use serde_json::{Value, json};
+
+/// What a case does with the good document of its kind.
+struct Case {
+    kind: Kind,
+    /// Where the violation is reported, and its words.
+    violation: (&'static str, &'static str),
+    /// Where the rule stands in the schema, when it isn't where the violation is reported.
+    rule_path: Option<&'static str>,
+    /// Replaces `old` and `new` parts of the document: creation when `old` is `None`.
+    pointer: &'static str,
+    old: Option<Value>,
+    good: Value,
+    bad: Value,
+}
+
+fn base(kind: Kind) -> Value {
+    match kind {
+        Kind::CacheCluster => json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster", "metadata": {"name": "fast"},
+            "spec": {
+                "minNodes": 3,
+                "pools": [{
+                    "name": "nvme", "selector": {"matchLabels": {"disk": "nvme"}},
+                    "stores": [
+                        {"name": "d0", "hostPath": "/mnt/nvme0", "capacity": "90%"},
+                        {"name": "d1", "hostPath": "/mnt/nvme1", "capacity": "90%"},
+                    ],
+                }],
+            },
+        }),
+        Kind::CacheVolume => json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "CacheVolume", "metadata": {"name": "models"},
+            "spec": {"clusterRef": {"name": "fast"}, "origin": origin()},
+        }),
+        Kind::CacheNode => json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "CacheNode", "metadata": {"name": "fast.n1"},
+            "spec": {"clusterName": "fast", "nodeName": "n1"},
+        }),
+    }
+}
+
+fn origin() -> Value {
+    json!({"s3": {"bucket": "models", "prefix": "", "credentials": {"secretRef": {"name": "keys"}}}})
+}
+
+fn local() -> Value {
+    json!({"local": {"path": "/srv/data"}})
+}
+
+/// A rule about the document itself.
+fn create(
+    kind: Kind,
+    pointer: &'static str,
+    path: &'static str,
+    message: &'static str,
+    good: Value,
+    bad: Value,
+) -> Case {
+    Case { kind, violation: (path, message), rule_path: None, pointer, old: None, good, bad }
+}
+
+/// A rule about a change; `old` stays as it is in the good case, and becomes `bad` in the bad one.
+fn update(
+    kind: Kind,
+    pointer: &'static str,
+    path: &'static str,
+    message: &'static str,
+    old: Value,
+    bad: Value,
+) -> Case {
+    Case { kind, violation: (path, message), rule_path: None, pointer, good: old.clone(), old: Some(old), bad }
+}
+
+fn cluster_cases() -> Vec<Case> {
+    const NAME: &str = "the name of a CacheCluster must have at most 40 characters and no dots";
+    const ID: &str = "cacheId is immutable: it names the data on the disks";
+    let kind = Kind::CacheCluster;
+    let stores = |path0: &str, path1: &str| {
+        json!([
+            {"name": "d0", "hostPath": path0, "capacity": "90%"},
+            {"name": "d1", "hostPath": path1, "capacity": "90%"},
+        ])
+    };
+    // The same stores in another order: paired by name, not by place.
+    let reversed = json!([
+        {"name": "d1", "hostPath": "/b", "capacity": "90%"},
+        {"name": "d0", "hostPath": "/a", "capacity": "90%"},
+        {"name": "d2", "hostPath": "/c", "capacity": "90%"},
+    ]);
+    let with_id = |id: Option<&str>| {
+        let mut spec = base(kind)["spec"].clone();
+        if let Some(id) = id {
+            spec["cacheId"] = json!(id);
+        }
+        spec
+    };
+    let at_spec = |case: Case| Case { rule_path: Some("spec"), ..case };
+    vec![
+        create(kind, "/metadata/name", "", NAME, json!("n".repeat(40)), json!("n".repeat(41))),
+        create(kind, "/metadata/name", "", NAME, json!("a-b"), json!("a.b")),
+        create(kind, "/spec/minNodes", "spec", "replicas must not be larger than minNodes", json!(2), json!(1)),
+        at_spec(update(kind, "/spec", "spec.cacheId", ID, with_id(Some("a/b")), with_id(Some("a/c")))),
+        at_spec(update(kind, "/spec", "spec.cacheId", ID, with_id(Some("a/b")), with_id(None))),
+        at_spec(update(kind, "/spec", "spec.cacheId", ID, with_id(None), with_id(Some("a/b")))),
+        create(
+            kind,
+            "/spec/pools/0/stores",
+            "spec.pools",
+            "at least one pool must have stores",
+            stores("/a", "/b"),
+            json!([]),
+        ),
+        create(
+            kind,
+            "/spec/pools/0/stores/1/hostPath",
+            "spec.pools[0].stores[1].hostPath",
+            "hostPath must be absolute and must not contain ..",
+            json!("/mnt/..data"),
+            json!("/mnt/.."),
+        ),
+        create(
+            kind,
+            "/spec/pools/0/stores/0/hostPath",
+            "spec.pools[0].stores[0].hostPath",
+            "hostPath must be absolute and must not contain ..",
+            json!("/mnt/a..b/c"),
+            json!("mnt/nvme0"),
+        ),
+        update(
+            kind,
+            "/spec/pools/0/stores",
+            "spec.pools[0].stores[1].hostPath",
+            "hostPath is immutable: add a store with another name, then remove this one",
+            stores("/a", "/b"),
+            stores("/a", "/c"),
+        ),
+        Case {
+            kind,
+            violation: (
+                "spec.pools[0].stores[0].hostPath",
+                "hostPath is immutable: add a store with another name, then remove this one",
+            ),
+            rule_path: None,
+            pointer: "/spec/pools/0/stores",
+            old: Some(stores("/a", "/b")),
+            good: reversed,
+            bad: stores("/b", "/b"),
+        },
+        create(
+            kind,
+            "/spec/watermarks",
+            "spec.watermarks",
+            "low must be less than high",
+            json!({"high": 81}),
+            json!({"high": 80}),
+        ),
+    ]
+}
+
+fn volume_cases() -> Vec<Case> {
+    const ONE: &str = "exactly one of s3 and local must be set";
+    const ENDPOINT: &str = "endpoint must be http(s)://host or http(s)://host:port, in lower case and without a path";
+    const PREFIX: &str = "prefix must not begin with /, nor contain an empty, . or .. part";
+    const FRESHNESS: &str = "freshness must be OnOpen, Forever, or a duration between 1s and 720h, such as 60s";
+    let kind = Kind::CacheVolume;
+    let s3 = "/spec/origin/s3";
+    let with = |field: &str, value: Value| {
+        let mut s3 = origin()["s3"].clone();
+        s3[field] = value;
+        s3
+    };
+    let both = json!({"s3": origin()["s3"], "local": local()["local"]});
+    let mut cases = vec![
+        create(
+            kind,
+            "/metadata/name",
+            "",
+            "the name of a CacheVolume must have at most 63 characters",
+            json!("n".repeat(63)),
+            json!("n".repeat(64)),
+        ),
+        update(
+            kind,
+            "/spec/clusterRef",
+            "spec.clusterRef",
+            "clusterRef is immutable: make a new CacheVolume",
+            json!({"name": "fast"}),
+            json!({"name": "fast", "namespace": "other"}),
+        ),
+        create(kind, "/spec/origin", "spec.origin", ONE, local(), json!({})),
+        create(kind, "/spec/origin", "spec.origin", ONE, origin(), both),
+        update(
+            kind,
+            "/spec/origin",
+            "spec.origin",
+            "the kind of origin is immutable: make a new CacheVolume",
+            origin(),
+            local(),
+        ),
+        create(
+            kind,
+            "/spec/origin/s3/bucket",
+            "spec.origin.s3.bucket",
+            "bucket must be 3 to 63 lower-case letters, digits, dots and hyphens, and begin and end with a letter or digit",
+            json!("my.bucket-1"),
+            json!("My_Bucket"),
+        ),
+    ];
+    for (field, path, message, old, bad) in [
+        (
+            "bucket",
+            "spec.origin.s3.bucket",
+            "bucket is immutable: make a new CacheVolume",
+            json!("models"),
+            json!("others"),
+        ),
+        ("prefix", "spec.origin.s3.prefix", "prefix is immutable: make a new CacheVolume", json!("a"), json!("")),
+    ] {
+        cases.push(update(kind, s3, path, message, with(field, old), with(field, bad)));
+    }
+    let endpoint = |url: &str| with("endpoint", json!(url));
+    for (old, bad) in [
+        (endpoint("http://a:9000"), endpoint("http://b:9000")),
+        (endpoint("http://a:9000"), origin()["s3"].clone()),
+        (origin()["s3"].clone(), endpoint("http://a:9000")),
+    ] {
+        let case =
+            update(kind, s3, "spec.origin.s3.endpoint", "endpoint is immutable: make a new CacheVolume", old, bad);
+        cases.push(Case { rule_path: Some("spec.origin.s3"), ..case });
+    }
+    for (good, bad) in [
+        ("https://minio.example.com:9000", "minio.example.com:9000"),
+        ("http://127.0.0.1:80", "http://127.0.0.1:80/"),
+        ("http://[::1]:9000", "http://MINIO"),
+        ("https://s3", "ftp://s3"),
+    ] {
+        cases.push(create(kind, s3, "spec.origin.s3.endpoint", ENDPOINT, endpoint(good), endpoint(bad)));
+    }
+    for (good, bad) in [("a/b/", "/a"), ("a..b", "a/../b"), (".a", "./a"), ("a/b", "a//b"), ("", "..")] {
+        let [good, bad] = [good, bad].map(|prefix| with("prefix", json!(prefix)));
+        cases.push(create(kind, s3, "spec.origin.s3.prefix", PREFIX, good, bad));
+    }
+    cases.extend([
+        create(
+            kind,
+            "/spec/origin",
+            "spec.origin.local.path",
+            "path must be absolute and must not contain ..",
+            local(),
+            json!({"local": {"path": "/srv/../etc"}}),
+        ),
+        update(
+            kind,
+            "/spec/origin",
+            "spec.origin.local.path",
+            "path is immutable: make a new CacheVolume",
+            local(),
+            json!({"local": {"path": "/srv/other"}}),
+        ),
+        update(
+            kind,
+            "/spec/chunkSize",
+            "spec.chunkSize",
+            "chunkSize is immutable: make a new CacheVolume",
+            json!("8Mi"),
+            json!("4Mi"),
+        ),
+    ]);
+    for (good, bad) in [("1s", "999ms"), ("1h", "1h1ms"), ("30s", "0s")] {
+        let message = "readDeadline must be between 1s and 1h";
+        cases.push(create(kind, "/spec/readDeadline", "spec.readDeadline", message, json!(good), json!(bad)));
+    }
+    for (good, bad) in [("OnOpen", "onOpen"), ("Forever", "60"), ("720h", "721h"), ("1s", "500ms"), ("1m", "")] {
+        cases.push(create(kind, "/spec/freshness", "spec.freshness", FRESHNESS, json!(good), json!(bad)));
+    }
+    cases
+}
+
+fn node_cases() -> Vec<Case> {
+    let kind = Kind::CacheNode;
+    vec![
+        update(kind, "/spec/clusterName", "spec.clusterName", "clusterName is immutable", json!("fast"), json!("slow")),
+        update(kind, "/spec/nodeName", "spec.nodeName", "nodeName is immutable", json!("n1"), json!("n2")),
+    ]
+}
+
+fn cases() -> Vec<Case> {
+    [cluster_cases(), volume_cases(), node_cases()].into_iter().flatten().collect()
+}
+
+/// The good document with `value` at `pointer`; the member is made if it is absent.
+fn document(kind: Kind, pointer: &str, value: &Value) -> Value {
+    let mut document = base(kind);
+    let (parent, key) = pointer.rsplit_once('/').expect("a pointer to a member");
+    match document.pointer_mut(parent).expect("the parent is there") {
+        Value::Array(items) => items[key.parse::<usize>().expect("an index")] = value.clone(),
+        object => object[key] = value.clone(),
+    }
+    document
+}
+
+#[test]
+fn each_rule_holds_and_fails() {
+    for case in cases() {
+        let old = case.old.as_ref().map(|old| {
+            check(case.kind, &document(case.kind, case.pointer, old), None).expect("the old document is good")
+        });
+        let good = check(case.kind, &document(case.kind, case.pointer, &case.good), old.as_ref());
+        assert!(good.is_ok(), "{}: {:?}", case.good, good.unwrap_err());
+        let bad = check(case.kind, &document(case.kind, case.pointer, &case.bad), old.as_ref());
+        let (path, message) = case.violation;
+        let expected = Violation { path: path.to_owned(), message: message.to_owned() };
+        assert_eq!(bad.expect_err(message), [expected], "{}", case.bad);
+        if old.is_some() {
+            let created = check(case.kind, &document(case.kind, case.pointer, &case.bad), None);
+            assert!(created.is_ok(), "a transition rule says nothing about creation: {:?}", created.unwrap_err());
+        }
+    }
+}
+
+#[test]
+fn mutable_fields_of_an_origin_may_change() {
+    let old = check(Kind::CacheVolume, &base(Kind::CacheVolume), None).expect("good");
+    let mut new = base(Kind::CacheVolume);
+    new["spec"]["origin"]["s3"]["region"] = json!("eu-west-1");
+    new["spec"]["origin"]["s3"]["addressing"] = json!("Path");
+    new["spec"]["origin"]["s3"]["credentials"]["secretRef"]["name"] = json!("others");
+    assert!(check(Kind::CacheVolume, &new, Some(&old)).is_ok());
+}
+
+#[test]
+fn every_rule_of_the_schema_has_a_case() {
+    let mut in_schema = BTreeSet::new();
+    for kind in Kind::ALL {
+        super::walk(&super::schema(kind), "", &mut |path, schema| {
+            for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+                let message = rule["message"].as_str().expect("every rule has a message for people");
+                in_schema.insert((kind, path.to_owned(), message.to_owned()));
+            }
+        });
+    }
+    let in_cases: BTreeSet<(Kind, String, String)> = cases()
+        .into_iter()
+        .map(|case| {
+            let path = case.rule_path.unwrap_or(case.violation.0);
+            (case.kind, path.replace("[0]", "[]").replace("[1]", "[]"), case.violation.1.to_owned())
+        })
+        .collect();
+    assert_eq!(in_cases, in_schema);
+}
