@@ -11,6 +11,10 @@
 //! runtime                   clock, randomness, net, disk, spawn, shutdown: real or simulated
 //! ```
 
+pub mod admin;
+pub mod config;
 pub mod peer;
 pub mod runtime;
+pub mod serve;
 pub mod store;
+pub mod telemetry;

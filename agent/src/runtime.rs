@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 pub mod clock;
 pub mod disk;
+pub mod mounts;
 pub mod net;
+pub mod process;
 pub mod real;
 pub mod sim;
 pub mod tasks;
