@@ -14,16 +14,21 @@ use larder_proto::wire::{ChunkRequest, PutRequest};
 
 use crate::runtime::net::ConnectError;
 
+mod answer;
 mod body;
 mod circuit;
 mod client;
 mod control;
 mod outgoing;
 mod pool;
+mod route;
+mod server;
+mod stall;
 
 pub use body::PutBody;
 pub use client::{Client, ClientCounts, PeerBatch, PeerBody};
 pub use control::ControlRoutes;
+pub use server::{Server, ServerCounts};
 
 /// Why a peer gave no bytes, or no more of them. Each says what the asker does next.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,11 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub mod sim;
+pub mod tls;
+
+pub use larder_proto::identity::Identity;
+
 /// What a stream can do.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
@@ -24,8 +29,6 @@ pub enum Lane {
     /// HTTP/2: tonic.
     Control,
 }
-
-pub use larder_proto::identity::Identity;
 
 /// Why a connection was not made. Each means: take the next place.
 #[derive(Debug, thiserror::Error)]

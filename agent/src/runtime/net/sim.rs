@@ -1,0 +1,299 @@
+//! The simulated net: streams in memory between the nodes of one process, with seeded delays.
+//!
+//! Certificates are replaced by what each node says it is. A connection is refused when nobody listens, or when either
+//! node was killed or the two were parted; killing or parting also breaks the streams that are open. Delays are drawn
+//! when a connection is made and when a stream speaks after a pause; a burst pays once. Two runs with one seed on one
+//! paused runtime see the same bytes at the same times.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::{BoxIo, ConnectError, Identity, Lane, Listener, Net, PlainListener};
+use crate::runtime::Rng;
+
+/// Bytes under way in each direction of a stream; as a socket's buffer.
+const STREAM_BYTES: usize = 256 * 1024;
+
+/// Connections that wait for their listener; the next one is refused.
+const BACKLOG: usize = 128;
+
+/// The first port that is given to who asks for any.
+const FIRST_PORT: u16 = 20_000;
+
+/// The network between the nodes of one simulation. Cheap to clone.
+#[derive(Clone)]
+pub struct SimNet {
+    rng: Arc<dyn Rng>,
+    delay: (Duration, Duration),
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    listening: BTreeMap<SocketAddr, Listening>,
+    links: BTreeMap<u64, Link>,
+    killed: Vec<Identity>,
+    parted: Vec<(Identity, Identity)>,
+    ports: u16,
+    refused: u64,
+}
+
+struct Listening {
+    identity: Identity,
+    sender: mpsc::Sender<(BoxIo, Identity, Lane)>,
+}
+
+/// One open stream.
+struct Link {
+    ends: (Identity, Identity),
+    /// Gone when both ends are.
+    broken: Weak<CancellationToken>,
+}
+
+impl State {
+    fn can_meet(&self, a: &Identity, b: &Identity) -> bool {
+        let parted = self.parted.iter().any(|(c, d)| (a, b) == (c, d) || (b, a) == (c, d));
+        !parted && !self.killed.contains(a) && !self.killed.contains(b)
+    }
+
+    /// Breaks the links whose ends can't meet any more, and forgets those that were closed.
+    fn break_links(&mut self) {
+        let links = std::mem::take(&mut self.links);
+        for (id, link) in links {
+            let Some(broken) = link.broken.upgrade() else { continue };
+            if self.can_meet(&link.ends.0, &link.ends.1) {
+                self.links.insert(id, link);
+            } else {
+                broken.cancel();
+            }
+        }
+    }
+}
+
+impl SimNet {
+    /// A network whose delays lie between `least` and `most`.
+    pub fn new(rng: Arc<dyn Rng>, least: Duration, most: Duration) -> Self {
+        Self { rng, delay: (least, most.max(least)), state: Arc::default() }
+    }
+
+    /// The network as the node of this identity sees it; it listens at `address`.
+    pub fn node(&self, identity: Identity, address: IpAddr) -> Arc<dyn Net> {
+        Arc::new(SimNode { net: self.clone(), identity, address })
+    }
+
+    /// The node is gone: nobody reaches it, it reaches nobody, its streams break, its listeners end.
+    pub fn kill(&self, identity: &Identity) {
+        let mut state = self.state.lock();
+        if !state.killed.contains(identity) {
+            state.killed.push(identity.clone());
+        }
+        state.listening.retain(|_, listening| listening.identity != *identity);
+        state.break_links();
+    }
+
+    /// The node is back; it must listen again.
+    pub fn revive(&self, identity: &Identity) {
+        self.state.lock().killed.retain(|killed| killed != identity);
+    }
+
+    /// Parts two nodes: their streams break and they can't reach each other.
+    pub fn part(&self, a: &Identity, b: &Identity) {
+        let mut state = self.state.lock();
+        state.parted.push((a.clone(), b.clone()));
+        state.break_links();
+    }
+
+    /// Every two nodes can reach each other again.
+    pub fn heal(&self) {
+        self.state.lock().parted.clear();
+    }
+
+    /// Connections that were refused: each is an injected fault that was hit, or nobody who listened.
+    pub fn refused(&self) -> u64 {
+        self.state.lock().refused
+    }
+
+    fn draw(&self) -> Duration {
+        draw(&*self.rng, self.delay)
+    }
+}
+
+fn draw(rng: &dyn Rng, (least, most): (Duration, Duration)) -> Duration {
+    let span = u64::try_from((most - least).as_nanos()).unwrap_or(u64::MAX);
+    least + Duration::from_nanos(rng.next_u64().checked_rem(span).unwrap_or(0))
+}
+
+struct SimNode {
+    net: SimNet,
+    identity: Identity,
+    address: IpAddr,
+}
+
+#[async_trait]
+impl Net for SimNode {
+    async fn connect(&self, to: SocketAddr, expected: &Identity, lane: Lane) -> Result<BoxIo, ConnectError> {
+        sleep(self.net.draw()).await;
+        let mut state = self.net.state.lock();
+        let found = state
+            .listening
+            .get(&to)
+            .filter(|there| state.can_meet(&self.identity, &there.identity))
+            .map(|there| (there.identity.clone(), there.sender.clone()));
+        let Some((identity, sender)) = found else {
+            state.refused += 1;
+            return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+        };
+        if identity != *expected {
+            return Err(ConnectError::Identity { expected: expected.clone(), why: "it is somebody else" });
+        }
+        let broken = Arc::new(CancellationToken::new());
+        let (ours, theirs) = duplex(STREAM_BYTES);
+        let theirs = SimIo::new(theirs, self.net.clone(), broken.clone());
+        if sender.try_send((Box::new(theirs), self.identity.clone(), lane)).is_err() {
+            state.refused += 1;
+            return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+        }
+        state.break_links();
+        let id = state.links.last_key_value().map_or(0, |(last, _)| last + 1);
+        state.links.insert(id, Link { ends: (self.identity.clone(), identity), broken: Arc::downgrade(&broken) });
+        Ok(Box::new(SimIo::new(ours, self.net.clone(), broken)))
+    }
+
+    async fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Listener>> {
+        let mut state = self.net.state.lock();
+        if state.killed.contains(&self.identity) {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        let address = self.place(&mut state, at);
+        // A listener that was dropped has left its place.
+        if state.listening.get(&address).is_some_and(|there| !there.sender.is_closed()) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let (sender, accepted) = mpsc::channel(BACKLOG);
+        state.listening.insert(address, Listening { identity: self.identity.clone(), sender });
+        Ok(Box::new(SimListener { accepted, address }))
+    }
+
+    async fn listen_plain(&self, at: SocketAddr) -> io::Result<Box<dyn PlainListener>> {
+        let address = self.place(&mut self.net.state.lock(), at);
+        Ok(Box::new(NobodyComes { address }))
+    }
+}
+
+impl SimNode {
+    fn place(&self, state: &mut State, at: SocketAddr) -> SocketAddr {
+        if at.port() != 0 {
+            return SocketAddr::new(self.address, at.port());
+        }
+        state.ports += 1;
+        SocketAddr::new(self.address, FIRST_PORT + state.ports)
+    }
+}
+
+struct SimListener {
+    accepted: mpsc::Receiver<(BoxIo, Identity, Lane)>,
+    address: SocketAddr,
+}
+
+#[async_trait]
+impl Listener for SimListener {
+    async fn accept(&mut self) -> io::Result<(BoxIo, Identity, Lane)> {
+        self.accepted.recv().await.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// A plain port in a simulation: nothing can connect to it.
+struct NobodyComes {
+    address: SocketAddr,
+}
+
+#[async_trait]
+impl PlainListener for NobodyComes {
+    async fn accept(&mut self) -> io::Result<BoxIo> {
+        std::future::pending().await
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// One end of a stream.
+struct SimIo {
+    stream: DuplexStream,
+    net: SimNet,
+    /// Held so that the net finds the stream while either end is there.
+    _broken: Arc<CancellationToken>,
+    breaks: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// When the last byte was written: at a later time the next one pays a delay.
+    spoke: Option<Instant>,
+    travelling: Option<Pin<Box<Sleep>>>,
+}
+
+impl SimIo {
+    fn new(stream: DuplexStream, net: SimNet, broken: Arc<CancellationToken>) -> Self {
+        let breaks = Box::pin(CancellationToken::clone(&broken).cancelled_owned());
+        Self { stream, net, _broken: broken, breaks, spoke: None, travelling: None }
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.breaks.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionReset.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Pays the delay of a burst that begins now.
+    fn poll_travel(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.travelling.is_none() && self.spoke != Some(Instant::now()) {
+            self.travelling = Some(Box::pin(sleep(self.net.draw())));
+        }
+        if let Some(travelling) = &mut self.travelling {
+            std::task::ready!(travelling.as_mut().poll(cx));
+            self.travelling = None;
+        }
+        self.spoke = Some(Instant::now());
+        Poll::Ready(())
+    }
+}
+
+impl AsyncRead for SimIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll_broken(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for SimIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_broken(cx)?;
+        std::task::ready!(self.poll_travel(cx));
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_broken(cx)?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
