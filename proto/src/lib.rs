@@ -5,6 +5,7 @@
 //! The crate does no I/O, knows no clock and imports nothing else of Larder's.
 
 pub mod checksum;
+pub mod control;
 pub mod error;
 pub mod identity;
 pub mod ids;

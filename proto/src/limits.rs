@@ -92,3 +92,6 @@ pub const EPOCH_MAX: crate::ids::Epoch = crate::ids::Epoch(1 << 48);
 
 /// Hand-overs of one map: at most two owners of every slot change before their warm-up is over.
 pub const HANDOVERS_MAX: usize = 2 * SLOTS as usize;
+
+/// A store's name in its pool (the schema's own maximum).
+pub const STORE_NAME_BYTES_MAX: usize = 63;

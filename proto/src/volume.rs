@@ -48,6 +48,16 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// What the volume's id covers of it: the member and what of it never changes, joined by NUL.
+    pub fn identity(&self) -> String {
+        match self {
+            Self::S3(s3) => format!("s3\0{}\0{}\0{}", s3.endpoint.as_deref().unwrap_or_default(), s3.bucket, s3.prefix),
+            Self::Local { path } => format!("local\0{path}"),
+        }
+    }
+}
+
 /// A prefix of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3 {

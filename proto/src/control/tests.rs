@@ -1,0 +1,115 @@
+use super::*;
+use crate::object::ChunkSize;
+use crate::volume::{Attributes, Credentials, Freshness, Origin, S3, Secret};
+use std::time::Duration;
+
+fn report() -> NodeReport {
+    NodeReport {
+        epoch: Epoch(7),
+        addresses: vec!["10.0.0.1".parse().expect("v4"), "fd00::1".parse().expect("v6")],
+        ports: Ports { peer: 7710, s3: 0, redis: 0 },
+        admin_port: 7711,
+        domain: "a".into(),
+        stores: vec![StoreReport {
+            name: "d0".into(),
+            id: StoreId::from_bytes([1; 16]),
+            capacity_bytes: 1 << 40,
+            used_bytes: 5,
+            health: StoreHealth::Slow,
+        }],
+        unreachable: vec![NodeId(3)],
+        volumes: vec![VolumeReport {
+            id: VolumeId::from_bytes([2; 16]),
+            mounted: true,
+            origin: Some(ErrorKind::AccessDenied),
+            cached_bytes: 1,
+            hit_bytes: 2,
+            read_bytes: 3,
+            objects: 4,
+        }],
+    }
+}
+
+fn volume(origin: Origin, freshness: Freshness) -> Volume {
+    Volume {
+        id: VolumeId::from_bytes([9; 16]),
+        namespace: "default".into(),
+        name: "data".into(),
+        chunk_size: ChunkSize::new(4 << 20).expect("4 MiB"),
+        origin,
+        replicas: Some(2),
+        read_ahead_bytes: 1 << 20,
+        read_deadline: Duration::from_secs(30),
+        freshness,
+        attributes: Attributes { uid: 1, gid: 2, file_mode: 0o644, dir_mode: 0o755 },
+    }
+}
+
+#[test]
+fn reports_come_back_as_they_went() {
+    assert_eq!(NodeReport::parse(report().to_message()), Ok(report()));
+}
+
+#[test]
+fn hostile_reports_are_refused_by_field() {
+    let good = report().to_message();
+    let check = |change: &dyn Fn(&mut message::Report), field: Field| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        assert_eq!(NodeReport::parse(bad), Err(BadMessage(field)));
+    };
+    check(&|m| m.epoch = u64::MAX, Field::Epoch);
+    check(&|m| m.addresses = vec!["here".into()], Field::Addresses);
+    check(&|m| m.addresses = vec!["10.0.0.1".into(); ADDRESSES_MAX + 1], Field::Addresses);
+    check(&|m| m.ports = Some(message::Ports { peer: 65_536, ..Default::default() }), Field::Ports);
+    check(&|m| m.domain = "x".repeat(DOMAIN_BYTES_MAX + 1), Field::Domain);
+    check(&|m| m.stores[0].id = vec![1; 15].into(), Field::Store);
+    check(&|m| m.stores[0].health = 99, Field::Store);
+    check(&|m| m.stores[0].health = 0, Field::Store);
+    check(&|m| m.stores = vec![m.stores[0].clone(); STORES_MAX + 1], Field::Store);
+    check(&|m| m.volumes[0].id = Default::default(), Field::Volume);
+    check(&|m| m.volumes = vec![m.volumes[0].clone(); VOLUMES_MAX + 1], Field::Volume);
+}
+
+#[test]
+fn volumes_come_back_as_they_went_with_their_secrets() {
+    let s3 = Origin::S3(S3 {
+        bucket: "b".into(),
+        prefix: "p/".into(),
+        region: "us-east-1".into(),
+        endpoint: Some("http://x".into()),
+        path_style: true,
+        credentials: Some(Credentials {
+            access_key_id: Secret::new("id"),
+            secret_access_key: Secret::new("key"),
+            session_token: None,
+        }),
+    });
+    assert_eq!(s3.identity(), "s3\0http://x\0b\0p/");
+    let local = Origin::Local { path: "/srv".into() };
+    let volumes = vec![
+        volume(s3, Freshness::Within(Duration::from_secs(60))),
+        volume(local.clone(), Freshness::OnOpen),
+        volume(local, Freshness::Forever),
+    ];
+    assert_eq!(parse_volumes(volumes_message(&volumes)), Ok(volumes));
+}
+
+#[test]
+fn a_bad_volume_spoils_the_list() {
+    let good = volumes_message(&[volume(Origin::Local { path: "/srv".into() }, Freshness::Forever)]);
+    let check = |change: &dyn Fn(&mut message::Volume), field: Field| {
+        let mut bad = good.clone();
+        change(&mut bad.volumes[0]);
+        assert_eq!(parse_volumes(bad), Err(BadMessage(field)));
+    };
+    check(&|v| v.id = vec![0; 17].into(), Field::Volume);
+    check(&|v| v.chunk_bytes = 5, Field::ChunkSize);
+    check(&|v| v.origin = None, Field::Origin);
+    check(&|v| v.origin = Some(message::volume::Origin::Local(message::Local { path: "srv".into() })), Field::Origin);
+    check(&|v| v.freshness = Some(message::volume::Freshness::OnOpen(false)), Field::Freshness);
+    check(&|v| v.attributes = None, Field::Attributes);
+    let mut many = good.clone();
+    many.volumes = vec![many.volumes[0].clone(); VOLUMES_MAX + 1];
+    assert_eq!(parse_volumes(many), Err(BadMessage(Field::Volume)));
+}
