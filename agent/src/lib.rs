@@ -13,6 +13,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod origin;
 pub mod peer;
 pub mod runtime;
 pub mod serve;
