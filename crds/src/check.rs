@@ -59,11 +59,11 @@ pub fn check(kind: Kind, document: &Value, old: Option<&Value>) -> Result<Value,
     }
     let schema = object_schema(kind);
     let mut document = document.clone();
-    structure::unknown_fields(&schema, &document, &mut found);
-    defaults::fill(&schema, &mut document);
-    let blocked = structure::check(&schema, &document, &mut found);
+    structure::unknown_fields(schema, &mut document, &mut found);
+    defaults::fill(schema, &mut document);
+    let blocked = structure::check(schema, &document, &mut found);
     if !blocked {
-        rules::check(&schema, &document, old, &mut found);
+        rules::check(schema, &document, old, &mut found);
     }
     if found.is_empty() {
         semantic::check(kind, &document, &mut found);

@@ -120,8 +120,8 @@ pub enum NodeState {
     Serving,
     /// It is silent; others lead its slots.
     Suspect,
-    /// A value that a newer version wrote.
-    #[serde(other, skip_serializing)]
+    /// A value that a newer version wrote. The schema refuses to store it again.
+    #[serde(other)]
     #[schemars(skip)]
     Unknown,
 }
@@ -157,8 +157,8 @@ pub enum StoreHealth {
     Healthy,
     /// It doesn't open, or its disk failed.
     Failed,
-    /// A value that a newer version wrote.
-    #[serde(other, skip_serializing)]
+    /// A value that a newer version wrote. The schema refuses to store it again.
+    #[serde(other)]
     #[schemars(skip)]
     Unknown,
 }

@@ -3,6 +3,8 @@
 //! Owns what derived schemas lack: rules over `metadata.name`, no `nullable`, no format that Kubernetes doesn't know. Refuses to
 //! hold a field's own rules: they stand beside the field. The result is structural; a test walks it for bounds.
 
+use std::sync::LazyLock;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
@@ -62,10 +64,23 @@ pub(crate) fn definition_json(kind: Kind) -> Value {
     crd
 }
 
-/// The structural schema of a kind's objects.
-pub(crate) fn object_schema(kind: Kind) -> Value {
-    let crd = definition_json(kind);
-    crd.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned().expect("a definition has one version with a schema")
+/// The structural schema of a kind's objects, made once.
+pub(crate) fn object_schema(kind: Kind) -> &'static Value {
+    static CLUSTER: LazyLock<Value> = LazyLock::new(|| schema_of(Kind::CacheCluster));
+    static VOLUME: LazyLock<Value> = LazyLock::new(|| schema_of(Kind::CacheVolume));
+    static NODE: LazyLock<Value> = LazyLock::new(|| schema_of(Kind::CacheNode));
+    match kind {
+        Kind::CacheCluster => &CLUSTER,
+        Kind::CacheVolume => &VOLUME,
+        Kind::CacheNode => &NODE,
+    }
+}
+
+fn schema_of(kind: Kind) -> Value {
+    definition_json(kind)
+        .pointer("/spec/versions/0/schema/openAPIV3Schema")
+        .cloned()
+        .expect("a definition has one version with a schema")
 }
 
 /// Limits on names that Kubernetes itself doesn't have. A cluster's name becomes part of Services, DaemonSets and labels; a

@@ -20,11 +20,14 @@ use crate::quantity::{Quantity, QuantityError};
 use crate::schema::{DNS_LABEL_PATTERN, rule};
 use values::READ_AHEAD_PATTERN;
 
-// The guard keeps a malformed text, which the pattern reports, from being reported twice.
+// The first test keeps a malformed text, which the pattern reports, from being reported twice; the second keeps duration() from
+// numbers that it can't hold.
 const READ_DEADLINE_RULE: &str = "!self.matches('^([0-9]+(ms|s|m|h))+$') || \
-     (duration(self) >= duration('1s') && duration(self) <= duration('1h'))";
+     (self.matches('^([0-9]{1,9}(ms|s)|[0-9]{1,6}(m|h))+$') && \
+     duration(self) >= duration('1s') && duration(self) <= duration('1h'))";
 const FRESHNESS_RULE: &str = "self in ['OnOpen', 'Forever'] || \
-     (self.matches('^([0-9]+(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('720h'))";
+     (self.matches('^([0-9]{1,9}(ms|s)|[0-9]{1,6}(m|h))+$') && \
+     duration(self) >= duration('1s') && duration(self) <= duration('720h'))";
 
 /// What a CacheVolume should be.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

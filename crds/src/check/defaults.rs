@@ -1,9 +1,11 @@
 //! Nulls and defaults.
 //!
-//! As the API server: a null of a known, not nullable field is as good as absent; then absent fields take the schema's default; then
-//! the same within. Only what the schema knows is descended into.
+//! As the API server: a null of a known field, or in a map, is as good as absent (no field of ours is nullable); then absent fields
+//! take the schema's default; then the same within. Only what the schema knows is descended into.
 
 use serde_json::Value;
+
+use super::structure::map_values;
 
 /// Drops nulls and fills defaults, in place.
 pub(super) fn fill(schema: &Value, value: &mut Value) {
@@ -22,7 +24,8 @@ pub(super) fn fill(schema: &Value, value: &mut Value) {
                     }
                 }
             }
-            if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
+            if let Some(values) = map_values(schema) {
+                object.retain(|_, inner| !inner.is_null());
                 object.values_mut().for_each(|inner| fill(values, inner));
             }
         }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Violation;
 use super::convert::{duration_ms, to_cel};
-use super::structure::{list_key, member};
+use super::structure::{list_key, map_values, member};
 
 /// Evaluates every rule of the schema over a document whose structure is right.
 pub(super) fn check(schema: &Value, document: &Value, old: Option<&Value>, found: &mut Vec<Violation>) {
@@ -34,7 +34,7 @@ impl Walk<'_> {
         match value {
             Value::Object(object) => {
                 let properties = schema.get("properties").and_then(Value::as_object);
-                let values = schema.get("additionalProperties").filter(|values| values.is_object());
+                let values = map_values(schema);
                 for (key, inner) in object {
                     let property = properties.and_then(|properties| properties.get(key)).or(values);
                     let Some(property) = property else { continue };

@@ -5,20 +5,22 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::jiff::Timestamp;
 use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::Violation;
 
-/// Fields that the schema doesn't have, the document's own and nested ones. Metadata has no schema here; `metadata` checks it.
-pub(super) fn unknown_fields(schema: &Value, document: &Value, found: &mut Vec<Violation>) {
+/// Reports fields that the schema doesn't have and removes them, so that no rule stumbles over them again. Metadata has no schema
+/// here; `metadata` checks it.
+pub(super) fn unknown_fields(schema: &Value, document: &mut Value, found: &mut Vec<Violation>) {
     unknown_within(schema, document, "", found);
 }
 
-fn unknown_within(schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) {
+fn unknown_within(schema: &Value, value: &mut Value, path: &str, found: &mut Vec<Violation>) {
     match value {
         Value::Object(object) => {
-            if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
+            if let Some(values) = map_values(schema) {
                 for (key, inner) in object {
                     unknown_within(values, inner, &member(path, key), found);
                 }
@@ -27,20 +29,23 @@ fn unknown_within(schema: &Value, value: &Value, path: &str, found: &mut Vec<Vio
             let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
                 return;
             };
-            for (key, inner) in object {
+            object.retain(|key, inner| {
                 let here = member(path, key);
-                match properties.get(key) {
-                    Some(property) => unknown_within(property, inner, &here, found),
-                    None if path.is_empty() && ["apiVersion", "kind", "metadata"].contains(&key.as_str()) => {}
-                    None => found.push(Violation::new(&*here, format!("unknown field {here:?}"))),
+                if let Some(property) = properties.get(key) {
+                    unknown_within(property, inner, &here, found);
+                    return true;
                 }
-            }
+                let envelope = ["apiVersion", "kind", "metadata"].contains(&key.as_str());
+                if path.is_empty() && envelope {
+                    return true;
+                }
+                found.push(Violation::new(&*here, format!("unknown field {here:?}")));
+                false
+            });
         }
         Value::Array(items) => {
-            let Some(schema) = schema.get("items") else {
-                return;
-            };
-            for (index, item) in items.iter().enumerate() {
+            let Some(schema) = schema.get("items") else { return };
+            for (index, item) in items.iter_mut().enumerate() {
                 unknown_within(schema, item, &format!("{path}[{index}]"), found);
             }
         }
@@ -119,7 +124,7 @@ impl Walk<'_> {
                 }
             }
         }
-        if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
+        if let Some(values) = map_values(schema) {
             for (key, inner) in object {
                 self.value(values, inner, &member(path, key));
             }
@@ -167,10 +172,15 @@ impl Walk<'_> {
                 path,
                 format!("Invalid value: {shown:?}: {path} in body should be at least {least} chars long"),
             );
+            return;
         }
         if let Some(most) = limit(schema, "maxLength").filter(|most| length > *most) {
             self.block(path, format!("Too long: may not be more than {most} bytes"));
             return;
+        }
+        if schema.get("format").and_then(Value::as_str) == Some("date-time") && text.parse::<Timestamp>().is_err() {
+            let shown = shown();
+            self.report(path, format!("Invalid value: {shown:?}: {path} in body must be of type date-time: {shown:?}"));
         }
         let Some(pattern) = schema.get("pattern").and_then(Value::as_str) else {
             return;
@@ -188,23 +198,21 @@ impl Walk<'_> {
             self.report(path, format!("Invalid value: {value}: {path} in body must be of type int64: {value}"));
             return;
         };
-        let of_format = |max: i64, min: i64| number <= max && number >= min;
-        if schema.get("format").and_then(Value::as_str) == Some("int32")
-            && !of_format(i64::from(i32::MAX), i64::from(i32::MIN))
-        {
-            self.report(path, format!("Invalid value: {value}: {path} in body must be of type int32: {value}"));
-        }
         if let Some(least) = schema.get("minimum").and_then(Value::as_i64).filter(|least| number < *least) {
             self.report(
                 path,
                 format!("Invalid value: {number}: {path} in body should be greater than or equal to {least}"),
             );
         }
-        if let Some(most) = schema.get("maximum").and_then(Value::as_i64).filter(|most| number > *most) {
-            self.report(
-                path,
-                format!("Invalid value: {number}: {path} in body should be less than or equal to {most}"),
-            );
+        if let Some(most) = schema.get("maximum").and_then(Value::as_i64) {
+            if number > most {
+                self.report(
+                    path,
+                    format!("Invalid value: {number}: {path} in body should be less than or equal to {most}"),
+                );
+            }
+        } else if schema.get("format").and_then(Value::as_str) == Some("int32") && i32::try_from(number).is_err() {
+            self.report(path, format!("Invalid value: {number}: {path} in body must be of type int32: {number}"));
         }
     }
 }
@@ -239,6 +247,11 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     }
+}
+
+/// The schema of a map's values, where the schema is one of a map.
+pub(super) fn map_values(schema: &Value) -> Option<&Value> {
+    schema.get("additionalProperties").filter(|values| values.is_object())
 }
 
 /// The path of a member.

@@ -209,3 +209,30 @@ fn sizes_that_no_schema_refuses_are_refused() {
         assert_eq!(violations(&document), [expected]);
     }
 }
+
+#[test]
+fn one_fault_is_said_once() {
+    let old = check(Kind::CacheCluster, &cluster(), None).expect("a good document");
+    let mut document = cluster();
+    document["spec"]["pools"][0]["stores"][0]["later"] = json!(1);
+    document["spec"]["pools"][0]["name"] = json!("");
+    document["spec"]["minNodes"] = json!(1_i64 << 40);
+    let found: Vec<String> = check(Kind::CacheCluster, &document, Some(&old))
+        .expect_err("a bad document")
+        .iter()
+        .map(|violation| violation.path.clone())
+        .collect();
+    assert_eq!(found, ["spec.pools[0].stores[0].later", "spec.minNodes", "spec.pools[0].name"]);
+}
+
+#[test]
+fn times_are_times() {
+    let mut document = cluster();
+    document["status"] = json!({"problems": [{"node": "n", "reason": "R", "message": "m", "since": "yesterday"}]});
+    assert_eq!(
+        violations(&document),
+        [
+            "status.problems[0].since: Invalid value: \"yesterday\": status.problems[0].since in body must be of type date-time: \"yesterday\""
+        ]
+    );
+}

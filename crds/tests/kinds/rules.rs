@@ -275,11 +275,20 @@ fn volume_cases() -> Vec<Case> {
             json!("4Mi"),
         ),
     ]);
-    for (good, bad) in [("1s", "999ms"), ("1h", "1h1ms"), ("30s", "0s")] {
+    for (good, bad) in
+        [("1s", "999ms"), ("1h", "1h1ms"), ("30s", "0s"), ("1m", "99999999h"), ("1800000ms", "9999999999999ms")]
+    {
         let message = "readDeadline must be between 1s and 1h";
         cases.push(create(kind, "/spec/readDeadline", "spec.readDeadline", message, json!(good), json!(bad)));
     }
-    for (good, bad) in [("OnOpen", "onOpen"), ("Forever", "60"), ("720h", "721h"), ("1s", "500ms"), ("1m", "")] {
+    for (good, bad) in [
+        ("OnOpen", "onOpen"),
+        ("Forever", "60"),
+        ("720h", "721h"),
+        ("1s", "500ms"),
+        ("1m", ""),
+        ("9h", "99999999999999h"),
+    ] {
         cases.push(create(kind, "/spec/freshness", "spec.freshness", FRESHNESS, json!(good), json!(bad)));
     }
     cases
