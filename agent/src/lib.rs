@@ -13,6 +13,8 @@
 
 pub mod admin;
 pub mod config;
+pub mod fs;
+pub mod fuse;
 pub mod origin;
 pub mod peer;
 pub mod runtime;

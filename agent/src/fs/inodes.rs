@@ -1,0 +1,280 @@
+//! The numbers that the kernel refers to, and what each one is.
+//!
+//! A file's number belongs to one version of one key, a directory's to its path. A number lives while the kernel holds
+//! references (counted by lookups, given back by forget) or handles are open; then it is dropped and never used again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use larder_proto::ids::ObjectId;
+use larder_proto::object::{DirPath, Object};
+use parking_lot::Mutex;
+
+use super::backings::Mode;
+use super::{Ino, Numbers};
+use crate::runtime::HashMap;
+
+/// What a number stands for.
+#[derive(Debug)]
+pub(super) struct Inode {
+    ino: Ino,
+    node: Node,
+}
+
+/// A directory, or a file at a version.
+#[derive(Debug)]
+pub(super) enum Node {
+    Dir(DirPath),
+    File(File),
+}
+
+/// A version of a file.
+#[derive(Debug)]
+pub(super) struct File {
+    object: Arc<Object>,
+    mtime_ms: AtomicU64,
+    gone: AtomicBool,
+}
+
+impl Inode {
+    pub(super) fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl File {
+    pub(super) fn object(&self) -> &Arc<Object> {
+        &self.object
+    }
+
+    /// The latest answer's: an origin may touch an object without changing its version.
+    pub(super) fn mtime_ms(&self) -> u64 {
+        self.mtime_ms.load(Ordering::Relaxed)
+    }
+
+    /// Whether a read has found that the origin doesn't have this version any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_gone(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+}
+
+/// All numbers of one volume.
+pub(super) struct Inodes {
+    root: Arc<Inode>,
+    numbers: Arc<Numbers>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    slots: HashMap<Ino, Slot>,
+    files: HashMap<ObjectId, Ino>,
+    dirs: HashMap<DirPath, Ino>,
+}
+
+struct Slot {
+    inode: Arc<Inode>,
+    references: u64,
+    handles: u32,
+    mode: Mode,
+}
+
+impl Inodes {
+    pub(super) fn new(numbers: Arc<Numbers>) -> Self {
+        let root = Arc::new(Inode { ino: Ino::ROOT, node: Node::Dir(DirPath::root()) });
+        Self { root, numbers, table: Mutex::default() }
+    }
+
+    pub(super) fn get(&self, ino: Ino) -> Option<Arc<Inode>> {
+        if ino == Ino::ROOT {
+            return Some(self.root.clone());
+        }
+        self.table.lock().slots.get(&ino).map(|slot| slot.inode.clone())
+    }
+
+    /// The directory's inode with one more reference; nothing when there are no numbers left.
+    pub(super) fn refer_dir(&self, path: &DirPath) -> Option<Arc<Inode>> {
+        let mut table = self.table.lock();
+        if let Some(slot) = table.dirs.get(path).copied().and_then(|ino| table.slots.get_mut(&ino)) {
+            slot.references += 1;
+            return Some(slot.inode.clone());
+        }
+        let ino = self.numbers.next()?;
+        table.dirs.insert(path.clone(), ino);
+        Some(table.insert(ino, Node::Dir(path.clone())))
+    }
+
+    /// The inode of this version of the file with one more reference; nothing when there are no numbers left.
+    pub(super) fn refer_file(&self, object: Arc<Object>, mtime_ms: u64) -> Option<Arc<Inode>> {
+        let mut table = self.table.lock();
+        if let Some(slot) = table.files.get(&object.id()).copied().and_then(|ino| table.slots.get_mut(&ino))
+            && let Node::File(file) = &slot.inode.node
+            // The origin is trusted with "same version, same bytes"; should it break that, pages must not mix.
+            && file.object.size() == object.size()
+            && !file.is_gone()
+        {
+            file.mtime_ms.store(mtime_ms, Ordering::Relaxed);
+            slot.references += 1;
+            return Some(slot.inode.clone());
+        }
+        let ino = self.numbers.next()?;
+        table.files.insert(object.id(), ino);
+        let file = File { object, mtime_ms: AtomicU64::new(mtime_ms), gone: AtomicBool::new(false) };
+        Some(table.insert(ino, Node::File(file)))
+    }
+
+    /// The number of a directory or of a version of a file, if the kernel refers to it.
+    pub(super) fn number_of_dir(&self, path: &DirPath) -> Option<Ino> {
+        self.table.lock().dirs.get(path).copied()
+    }
+
+    /// Gives back references. The count is a hint after an agent was replaced, so it never goes below 0.
+    pub(super) fn forget(&self, ino: Ino, count: u64) {
+        let mut table = self.table.lock();
+        if let Some(slot) = table.slots.get_mut(&ino) {
+            slot.references = slot.references.saturating_sub(count);
+            table.drop_unused(ino);
+        }
+    }
+
+    /// Counts an open handle; the first one chooses the mode, the others share it. Nothing for an unknown number.
+    pub(super) fn opened(&self, ino: Ino, choose: impl FnOnce() -> Mode) -> Option<Mode> {
+        if ino == Ino::ROOT {
+            return Some(Mode::Cached);
+        }
+        let mut table = self.table.lock();
+        let slot = table.slots.get_mut(&ino)?;
+        if slot.handles == 0 {
+            slot.mode = choose();
+        }
+        slot.handles += 1;
+        Some(slot.mode)
+    }
+
+    /// Counts a closed handle.
+    pub(super) fn closed(&self, ino: Ino) {
+        let mut table = self.table.lock();
+        if let Some(slot) = table.slots.get_mut(&ino) {
+            slot.handles = slot.handles.saturating_sub(1);
+            table.drop_unused(ino);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.lock().slots.len()
+    }
+}
+
+impl Table {
+    fn insert(&mut self, ino: Ino, node: Node) -> Arc<Inode> {
+        let inode = Arc::new(Inode { ino, node });
+        self.slots.insert(ino, Slot { inode: inode.clone(), references: 1, handles: 0, mode: Mode::Cached });
+        inode
+    }
+
+    fn drop_unused(&mut self, ino: Ino) {
+        let Some(slot) = self.slots.get(&ino) else { return };
+        if slot.references > 0 || slot.handles > 0 {
+            return;
+        }
+        let inode = slot.inode.clone();
+        self.slots.remove(&ino);
+        // A newer number may have taken the name over.
+        match &inode.node {
+            Node::Dir(path) => {
+                if self.dirs.get(path) == Some(&ino) {
+                    self.dirs.remove(path);
+                }
+            }
+            Node::File(file) => {
+                if self.files.get(&file.object.id()) == Some(&ino) {
+                    self.files.remove(&file.object.id());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_proto::ids::VolumeId;
+    use larder_proto::object::{ChunkSize, ObjectKey, Version};
+
+    use super::*;
+    use crate::runtime::disk::RealDisk;
+
+    fn inodes() -> Inodes {
+        let state = tempfile::tempdir().expect("a folder");
+        Inodes::new(Arc::new(Numbers::begin(&RealDisk, state.path()).expect("begins")))
+    }
+
+    fn object(version: &str, size: u64) -> Arc<Object> {
+        let key = ObjectKey::parse("a/b").expect("a key");
+        let version = Version::of_etag(version).expect("a version");
+        let chunk_size = ChunkSize::new(1 << 16).expect("a size");
+        Object::new(VolumeId::from_bytes([1; 16]), key, version, size, chunk_size).expect("an object")
+    }
+
+    #[test]
+    fn each_version_has_its_own_number() {
+        let inodes = inodes();
+        let one = inodes.refer_file(object("v1", 10), 1).expect("a number");
+        let same = inodes.refer_file(object("v1", 10), 2).expect("a number");
+        let other = inodes.refer_file(object("v2", 10), 1).expect("a number");
+        assert_eq!(one.ino(), same.ino());
+        assert_ne!(one.ino(), other.ino());
+        let Node::File(file) = one.node() else { panic!("a file") };
+        assert_eq!(file.mtime_ms(), 2);
+        let longer = inodes.refer_file(object("v1", 11), 1).expect("a number");
+        assert_ne!(one.ino(), longer.ino(), "a version that changed its size is another file");
+    }
+
+    #[test]
+    fn a_number_is_dropped_when_nothing_refers_to_it_and_never_comes_back() {
+        let inodes = inodes();
+        let path = DirPath::parse("a").expect("a path");
+        let ino = inodes.refer_dir(&path).expect("a number").ino();
+        inodes.refer_dir(&path).expect("a number");
+        inodes.forget(ino, 1);
+        assert!(inodes.get(ino).is_some());
+        inodes.forget(ino, 5);
+        assert!(inodes.get(ino).is_none());
+        assert_eq!(inodes.len(), 0);
+        assert_ne!(inodes.refer_dir(&path).expect("a number").ino(), ino);
+        assert!(inodes.get(Ino::ROOT).is_some());
+    }
+
+    #[test]
+    fn open_handles_keep_a_number_and_share_one_mode() {
+        let inodes = inodes();
+        let ino = inodes.refer_file(object("v1", 10), 1).expect("a number").ino();
+        assert_eq!(inodes.opened(ino, || Mode::Passthrough), Some(Mode::Passthrough));
+        assert_eq!(inodes.opened(ino, || Mode::Cached), Some(Mode::Passthrough), "no mixture");
+        inodes.forget(ino, 1);
+        inodes.closed(ino);
+        assert!(inodes.get(ino).is_some());
+        inodes.closed(ino);
+        assert!(inodes.get(ino).is_none());
+        assert_eq!(inodes.opened(ino, || Mode::Cached), None);
+    }
+
+    #[test]
+    fn a_version_that_is_gone_is_looked_up_under_a_new_number() {
+        let inodes = inodes();
+        let old = inodes.refer_file(object("v1", 10), 1).expect("a number");
+        let Node::File(file) = old.node() else { panic!("a file") };
+        file.set_gone();
+        let back = inodes.refer_file(object("v1", 10), 1).expect("a number");
+        assert_ne!(old.ino(), back.ino());
+        inodes.forget(old.ino(), 1);
+        assert_eq!(inodes.refer_file(object("v1", 10), 1).expect("a number").ino(), back.ino());
+    }
+}

@@ -1,0 +1,85 @@
+//! The FUSE door: one mount per volume, served by a few threads of this process.
+//!
+//! Translates the kernel's requests for [`Fs`](crate::fs::Fs) and holds no state of its own. What memory can answer is
+//! answered on the FUSE thread; everything else on the async runtime, with the reply moved there. Every request ends
+//! by its volume's `readDeadline`, for the kernel can't take one back. The agent never touches its own mounts.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fuser::{BackgroundSession, Session, SessionACL};
+
+use crate::fs::Fs;
+use crate::runtime::{Runtime, mounts, process};
+
+mod directories;
+mod door;
+mod errno;
+mod ops;
+
+pub use ops::{Op, OpCounts, Ops};
+
+use door::Door;
+
+/// Threads that read requests of one mount; each has a buffer of 16 MiB, of which reads touch a page.
+const THREADS_MAX: usize = 4;
+
+/// A volume's mount. Dropping it leaves the mount in place; [`unmount`](Self::unmount) takes it away.
+pub struct Mount {
+    at: PathBuf,
+    fs: Arc<Fs>,
+    session: BackgroundSession,
+}
+
+impl Mount {
+    /// Mounts `fs` at `at`, an empty folder on which nothing is mounted, and serves it. Blocks for a moment; must be
+    /// called within the async runtime. Needs root and /dev/fuse.
+    pub fn new(runtime: &Runtime, fs: Arc<Fs>, at: &Path, ops: Arc<Ops>) -> io::Result<Self> {
+        let device = mounts::mount_fuse(at)?;
+        let served = Self::serve(runtime, fs.clone(), device, ops).and_then(|session| {
+            mounts::set_read_ahead(at, fs.volume().read_ahead_bytes)?;
+            Ok(Self { at: at.to_owned(), fs, session })
+        });
+        if served.is_err() {
+            // The error of the mount is the one to tell; what remains of it is found at the next start.
+            let _unmounted = mounts::unmount(at);
+        }
+        served
+    }
+
+    fn serve(
+        runtime: &Runtime,
+        fs: Arc<Fs>,
+        device: std::os::fd::OwnedFd,
+        ops: Arc<Ops>,
+    ) -> io::Result<BackgroundSession> {
+        let mut config = fuser::Config::default();
+        config.acl = SessionACL::All;
+        config.n_threads = Some(process::cores().min(THREADS_MAX));
+        Session::from_fd(Door::new(runtime, fs, ops), device, SessionACL::All, config)?.spawn()
+    }
+
+    /// Whether the kernel still sends requests; not after somebody has unmounted it.
+    pub fn is_alive(&self) -> bool {
+        !self.session.guard.is_finished()
+    }
+
+    /// The volume's tree.
+    pub fn fs(&self) -> &Arc<Fs> {
+        &self.fs
+    }
+
+    /// Where it is mounted.
+    pub fn at(&self) -> &Path {
+        &self.at
+    }
+
+    /// Takes the mount away. Files that are open stay readable as long as this process lives.
+    pub fn unmount(self) -> io::Result<()> {
+        if !self.is_alive() {
+            return Ok(());
+        }
+        mounts::unmount(&self.at)
+    }
+}
