@@ -1,1 +1,6 @@
-//! x
+//! What Larder's tests stand on: the origin double, a small S3 client, and the harness over real processes.
+//!
+//! Nothing here is shipped; nothing here is imported by the crates that are.
+
+pub mod sigv4;
+pub mod stub;
