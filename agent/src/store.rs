@@ -9,16 +9,35 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use larder_proto::checksum::Checksummed;
-use larder_proto::ids::{ObjectId, StoreId, VolumeId};
+use larder_proto::ids::{ObjectId, VolumeId};
 use larder_proto::object::{Chunk, ChunkId};
 use larder_proto::range::ByteRange;
-use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
+use self::committer::Committer;
+use self::directory::{Directory, Share};
+use self::index::Reserve;
 use crate::runtime::Runtime;
 use crate::runtime::disk::BufferPool;
+
+mod catalog;
+mod choose;
+mod committer;
+mod directory;
+mod files;
+mod index;
+mod label;
+mod reservation;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use self::reservation::Reservation;
+pub use self::status::{Health, StoreCounters, StoreDebug, StoreStatus, Usage};
 
 /// One folder that the node may use, as its configuration says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,16 +71,88 @@ impl Default for Watermarks {
     }
 }
 
-/// Why a store was not opened. Nothing was changed on its disk.
+/// Why a store was not opened. What lay on its disk is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The path is a file, or something else that is no folder.
-    #[error("store {name}: {path} is not a directory")]
+    #[error("store {name}: {path:?} is not a directory")]
     NotADirectory {
         /// The store.
         name: String,
         /// Its folder.
         path: PathBuf,
+    },
+    /// The folder has no label and isn't empty: it may be somebody else's.
+    #[error("store {name}: {path:?} is not a store and not empty (it holds {found:?}): give it an empty directory")]
+    NotEmpty {
+        /// The store.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+        /// Something in it.
+        found: String,
+    },
+    /// The label can't be read.
+    #[error("store {name}: {path:?} is damaged: restore it, or empty the directory to begin a new store")]
+    BadLabel {
+        /// The store.
+        name: String,
+        /// The label.
+        path: PathBuf,
+    },
+    /// The store belongs to another cache.
+    #[error("store {name}: {path:?} belongs to cache {found:?}, not {ours:?}: give this cache another directory")]
+    AnotherCache {
+        /// The store.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who we are.
+        ours: String,
+    },
+    /// The store was written by a newer Larder.
+    #[error("store {name}: {path:?} has format {found}, this version knows up to {known}: run the newer version")]
+    NewerFormat {
+        /// The store.
+        name: String,
+        /// The label.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format that this program knows.
+        known: u32,
+    },
+    /// Another process, or another store of this one, has the folder open.
+    #[error("store {name}: {path:?} is in use by another agent: stop it first")]
+    Locked {
+        /// The store.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// The capacity is more than the whole file system has.
+    #[error("store {name}: capacity {capacity_bytes} is more than the {disk_bytes} bytes of the disk of {path:?}")]
+    TooLarge {
+        /// The store.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+        /// What was asked for.
+        capacity_bytes: u64,
+        /// What the file system has in all.
+        disk_bytes: u64,
+    },
+    /// The disk failed.
+    #[error("store {name}: {path:?}: {source}")]
+    Io {
+        /// The store.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
 }
 
@@ -86,6 +177,9 @@ pub enum StoreError {
     /// The store is being closed.
     #[error("the store is closed")]
     Closed,
+    /// A commit without all of the chunk's pieces, or with another number of checksums than it has blocks.
+    #[error("the chunk isn't written whole")]
+    Incomplete,
     /// Offset or length break the rules of the call: a bug of the caller.
     #[error("{offset} + {len} is not a block aligned part of the chunk")]
     Misaligned {
@@ -110,132 +204,185 @@ pub enum Bypass {
     Unavailable,
 }
 
-/// How well a store does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Health {
-    /// As it should.
-    Healthy,
-    /// A sync failed: it serves what it has, checked, and takes nothing in.
-    Failing,
-}
+/// What each store of a node gets of what all share: 64 MiB of index cache and 256 open files per node.
+const INDEX_CACHE_BYTES: usize = 64 << 20;
+const OPEN_FILES_MAX: usize = 256;
 
-/// A store as reports and `/debug/stores` show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct StoreStatus {
-    /// Its name on this node.
-    pub name: String,
-    /// Its id: a random UUID written on the disk (hex).
-    #[serde(serialize_with = "as_text")]
-    pub id: StoreId,
-    /// Bytes of chunks it may hold.
-    pub capacity_bytes: u64,
-    /// Bytes of chunks it holds or has reserved, in whole pages.
-    pub used_bytes: u64,
-    /// Object versions with at least one chunk here.
-    pub objects: u64,
-    /// Chunks here.
-    pub chunks: u64,
-    /// How well it does.
-    pub health: Health,
-}
+/// A fill waits so long for eviction when there is no room at all, then bypasses the store.
+const ROOM_DEADLINE: Duration = Duration::from_millis(250);
 
-fn as_text<T: std::fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
+/// A read waits so long for buffer memory, then the caller takes another place.
+const BUFFER_DEADLINE_MS: u64 = 5_000;
 
-/// What one volume has on this node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// Object versions with at least one chunk here.
-    pub objects: u64,
-    /// Chunks here.
-    pub chunks: u64,
-    /// Bytes here, in whole pages.
-    pub bytes: u64,
-}
+/// Syncing what is left takes seconds on a sane disk; past this the next start finds an unclean store.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// This node's stores. Cheap to clone.
 #[derive(Clone)]
 pub struct Stores {
-    stores: Arc<Vec<StoreStatus>>,
+    directories: Arc<Vec<Arc<Directory>>>,
+    buffers: BufferPool,
+    stopping: CancellationToken,
 }
 
 impl Stores {
-    /// Opens every store or none: makes new ones, refuses what isn't ours.
+    /// Opens every store: makes new ones, refuses what isn't ours. All folders are checked before anything is written.
     pub async fn open(
-        _runtime: &Runtime,
-        _buffers: BufferPool,
-        _cache_id: &str,
-        _configs: &[StoreConfig],
-        _watermarks: Watermarks,
+        runtime: &Runtime,
+        buffers: BufferPool,
+        cache_id: &str,
+        configs: &[StoreConfig],
+        watermarks: Watermarks,
     ) -> Result<Self, OpenError> {
-        Ok(Self { stores: Arc::default() })
+        let count = configs.len().max(1);
+        let share =
+            Share { index_cache_bytes: INDEX_CACHE_BYTES / count, open_files_max: (OPEN_FILES_MAX / count).max(8) };
+        let mut claimed = Vec::new();
+        for config in configs {
+            claimed.push(label::claim(runtime, config, cache_id)?);
+        }
+        let mut opened = Vec::new();
+        for (config, claimed) in configs.iter().zip(claimed) {
+            let id = claimed.label(runtime, config, cache_id)?;
+            // Loading blocks; nothing else runs before the stores are open.
+            opened.push(Directory::open(runtime, config, claimed, id, watermarks, share)?);
+        }
+        let mut directories = Vec::new();
+        for (directory, puts) in opened {
+            runtime.tasks.spawn(Committer::new(directory.clone()).run(puts));
+            directories.push(directory);
+        }
+        Ok(Self { directories: Arc::new(directories), buffers, stopping: runtime.tasks.stopping().clone() })
     }
 
     /// Bytes of a part of a chunk (`range` counts from the chunk's start, widened to 64 KiB blocks, at most the whole
     /// chunk), with their checksums unverified. `None` when the chunk isn't here. On an error the caller takes another
     /// place; a chunk that could not be read is gone afterwards.
-    pub async fn read(&self, _chunk: &Chunk, _range: ByteRange) -> Result<Option<Checksummed>, StoreError> {
-        Ok(None)
+    pub async fn read(&self, chunk: &Chunk, range: ByteRange) -> Result<Option<Checksummed>, StoreError> {
+        let len = u64::from(chunk.len());
+        if range.is_empty() || range.widen_to_blocks(len) != range {
+            return Err(StoreError::Misaligned { offset: range.start(), len: range.len() });
+        }
+        let id = chunk.id();
+        let Some(directory) = self.directories.iter().find(|directory| directory.index.lock().touch(&id)) else {
+            return Ok(None);
+        };
+        let bytes = usize::try_from(range.len()).expect("a chunk is at most 64 MiB");
+        let deadline = Duration::from_millis(BUFFER_DEADLINE_MS);
+        let Ok(buffer) = tokio::time::timeout(deadline, self.buffers.acquire(bytes)).await else {
+            return Err(StoreError::Busy);
+        };
+        directory.read(chunk, range, buffer).await
     }
 
     /// Whether the chunk is here. From memory.
-    pub fn has(&self, _chunk: &ChunkId) -> bool {
-        false
+    pub fn has(&self, chunk: &ChunkId) -> bool {
+        self.directories.iter().any(|directory| directory.index.lock().has(chunk))
     }
 
     /// Whether every chunk of the object is here. From memory.
-    pub fn object_complete(&self, _object: &ObjectId) -> bool {
-        false
+    pub fn object_complete(&self, object: &ObjectId) -> bool {
+        self.directories.iter().any(|directory| directory.index.lock().complete(object))
     }
 
     /// Room for a chunk that is about to be written. Evicts when the store is above its high watermark; waits for that
     /// at most a quarter of a second, and only when there is no room at all. Cancel safe.
-    pub async fn reserve(&self, _chunk: &Chunk) -> Result<Reservation, Bypass> {
-        Err(Bypass::Unavailable)
+    pub async fn reserve(&self, chunk: &Chunk) -> Result<Reservation, Bypass> {
+        let Some(directory) = self.place(&chunk.object().id()) else { return Err(Bypass::Unavailable) };
+        let result = match tokio::time::timeout(ROOM_DEADLINE, reserve_in(directory, chunk)).await {
+            Ok(result) => result,
+            Err(_) => Err(Bypass::Full),
+        };
+        match result {
+            Err(Bypass::Full) => directory.counters.bypassed_full.one(),
+            Err(Bypass::Unavailable) => directory.counters.bypassed_unavailable.one(),
+            Err(Bypass::Already) | Ok(_) => {}
+        }
+        result
     }
 
-    /// Forgets a chunk whose bytes failed their check; counted. It can be filled again at once.
-    pub fn drop_corrupt(&self, _chunk: &ChunkId) {}
+    /// The store that has something of the object, else the one its id chooses among those that take writes.
+    fn place(&self, object: &ObjectId) -> Option<&Arc<Directory>> {
+        let knows = self.directories.iter().find(|directory| directory.index.lock().knows(object));
+        knows.or_else(|| {
+            let open = self.directories.iter().enumerate().filter(|(_, directory)| directory.takes_writes());
+            let chosen = choose::choose(*object, open.map(|(at, store)| (at, store.id, store.capacity_bytes)));
+            chosen.map(|at| &self.directories[at])
+        })
+    }
+
+    /// Forgets a chunk whose bytes failed their check; counted. It can be filled again some milliseconds later
+    /// ([`reserve`](Self::reserve) waits for that).
+    pub fn drop_chunk(&self, chunk: &ChunkId) {
+        for directory in self.directories.iter() {
+            directory.drop_corrupt(chunk);
+        }
+    }
 
     /// What each volume has here.
     pub fn usage(&self) -> BTreeMap<VolumeId, Usage> {
-        BTreeMap::new()
+        let mut all: BTreeMap<VolumeId, Usage> = BTreeMap::new();
+        for directory in self.directories.iter() {
+            for (volume, usage) in directory.index.lock().usage() {
+                let sum = all.entry(volume).or_default();
+                sum.objects += usage.objects;
+                sum.chunks += usage.chunks;
+                sum.bytes += usage.bytes;
+            }
+        }
+        all
     }
 
     /// Each store, in the order of the configuration.
     pub fn status(&self) -> Vec<StoreStatus> {
-        self.stores.to_vec()
+        self.directories.iter().map(|directory| directory.status()).collect()
     }
 
-    /// Takes no more writes, makes everything durable and marks the stores clean.
-    pub async fn close(&self) {}
+    /// Each store with its counters, for metrics and `/debug/stores`.
+    pub fn debug(&self) -> Vec<StoreDebug> {
+        self.directories.iter().map(|directory| directory.debug()).collect()
+    }
+
+    /// Takes no more writes, makes everything durable and marks the stores clean. To be called before the runtime's
+    /// tasks are shut down; after that, or past half a minute, it only returns.
+    pub async fn close(&self) {
+        let mut waiting = Vec::new();
+        for directory in self.directories.iter() {
+            directory.stop_writes();
+            let (closed, wait) = oneshot::channel();
+            *directory.closing.lock() = Some(closed);
+            directory.wake.notify_one();
+            waiting.push(wait);
+        }
+        let all = futures::future::join_all(waiting);
+        tokio::select! { biased;
+            _closed = all => {}
+            () = self.stopping.cancelled() => {}
+            () = tokio::time::sleep(CLOSE_DEADLINE) => tracing::warn!("the stores could not be closed cleanly in time"),
+        }
+    }
 }
 
-/// Room for one chunk, and the only right to write it. Dropped without [`commit`](Self::commit), the room is free
-/// again and nothing of the chunk is here.
-#[must_use = "a reservation holds room until it is committed or dropped"]
-pub struct Reservation {
-    chunk: Chunk,
-}
-
-impl Reservation {
-    /// The chunk.
-    pub fn chunk(&self) -> &Chunk {
-        &self.chunk
-    }
-
-    /// Writes a piece at `offset` bytes from the chunk's start, a multiple of 64 KiB; its length is one too, unless it
-    /// ends with the chunk. Pieces come in any order, each at most once; they may be written at the same time. Bytes in
-    /// page-aligned memory ([`AlignedBuf`](crate::runtime::disk::AlignedBuf)) go to the disk as they are, others are
-    /// copied. Keeps a clone of `bytes` until the disk has them, even if the caller stops waiting.
-    pub async fn write(&self, offset: u64, _bytes: Bytes) -> Result<(), StoreError> {
-        Err(StoreError::Misaligned { offset, len: 0 })
-    }
-
-    /// Says that all bytes were written, with one checksum per block. The chunk is here when this returns, and durable
-    /// some seconds later. Fails when pieces are missing, or the checksums are not one per block.
-    pub async fn commit(self, _crcs: Vec<u32>) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+async fn reserve_in(directory: &Arc<Directory>, chunk: &Chunk) -> Result<Reservation, Bypass> {
+    loop {
+        let mut settled = std::pin::pin!(directory.settled.notified());
+        settled.as_mut().enable();
+        if !directory.takes_writes() {
+            return Err(Bypass::Unavailable);
+        }
+        let answer = directory.index.lock().reserve(chunk);
+        match answer {
+            Reserve::Granted { evict } => {
+                if evict {
+                    directory.wake.notify_one();
+                }
+                return Ok(Reservation::new(directory.clone(), chunk.clone()));
+            }
+            Reserve::Refused(why) => return Err(why),
+            Reserve::Wait => {
+                directory.wake.notify_one();
+                settled.await;
+            }
+        }
     }
 }

@@ -1,0 +1,228 @@
+//! The one writer of a store's index: gathers finished chunks and departures into batches.
+//!
+//! A batch is one transaction that isn't durable; then the bytes of what left are given back, and only then the room.
+//! Every five seconds, or after a thousand files, a durable commit follows the sync of every file it names. A failed
+//! sync or a failed transaction fences the store; nothing is retried.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_proto::ids::ObjectId;
+use larder_proto::object::ChunkId;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::StoreError;
+use super::catalog::{Change, ObjectRow, Promise};
+use super::directory::Directory;
+use super::index::Departure;
+use super::reservation::Pending;
+use crate::runtime::disk::Open;
+
+/// Changes wait at most this long for the disk: what a power failure may cost is five seconds of fills.
+const DURABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// Files written since the last durable commit, at most: each costs a sync.
+const UNSYNCED_MAX: usize = 1_000;
+
+/// Chunks of one transaction: some milliseconds of work.
+const BATCH_MAX: usize = 256;
+
+/// A chunk whose bytes are written.
+pub(super) struct Put {
+    pub pending: Arc<Pending>,
+    pub crcs: Vec<u32>,
+    pub done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+pub(super) struct Committer {
+    directory: Arc<Directory>,
+    /// Objects whose files a durable commit must sync first.
+    unsynced: BTreeSet<ObjectId>,
+    /// When the next durable commit is due; nothing when nothing changed.
+    due: Option<Instant>,
+}
+
+impl Committer {
+    pub fn new(directory: Arc<Directory>) -> Self {
+        Self { directory, unsynced: BTreeSet::new(), due: None }
+    }
+
+    /// Works until the store is closed.
+    pub async fn run(mut self, mut puts: mpsc::Receiver<Put>) {
+        self.directory.wake.notify_one();
+        loop {
+            let mut batch = Vec::new();
+            let due = self.due.unwrap_or_else(|| Instant::now() + DURABLE_AFTER);
+            tokio::select! { biased;
+                _count = puts.recv_many(&mut batch, BATCH_MAX) => {}
+                () = self.directory.wake.notified() => {}
+                () = tokio::time::sleep_until(due), if self.due.is_some() => {}
+            }
+            self.step(batch).await;
+            while self.directory.index.lock().has_doomed() {
+                self.step(Vec::new()).await;
+            }
+            let overdue = self.due.is_some_and(|due| due <= Instant::now());
+            if overdue || self.unsynced.len() >= UNSYNCED_MAX {
+                self.make_durable(Promise::Durable).await;
+            }
+            if puts.is_empty() && self.close().await {
+                return;
+            }
+        }
+    }
+
+    /// One batch: the index, then the disk, then the room.
+    async fn step(&mut self, batch: Vec<Put>) {
+        let departures = {
+            let mut index = self.directory.index.lock();
+            let (chunks, bytes) = index.evict();
+            self.directory.counters.evicted_chunks.add(chunks);
+            self.directory.counters.evicted_bytes.add(bytes);
+            index.departures(BATCH_MAX)
+        };
+        if batch.is_empty() && departures.is_empty() {
+            return;
+        }
+        let (departures, result) = self.apply(&batch, departures).await;
+        match result {
+            Ok(()) => self.accept(batch, &departures),
+            Err(_) => {
+                for put in batch {
+                    let _nobody_waits = put.done.send(Err(StoreError::Fenced));
+                }
+            }
+        }
+        let mut index = self.directory.index.lock();
+        for departure in &departures {
+            index.settle(departure);
+        }
+        drop(index);
+        self.directory.settled.notify_waiters();
+    }
+
+    fn accept(&mut self, batch: Vec<Put>, departures: &[Departure]) {
+        for departure in departures.iter().filter(|departure| departure.unlink) {
+            self.unsynced.remove(&departure.object);
+        }
+        for put in batch {
+            self.unsynced.insert(put.pending.chunk.object().id());
+            put.pending.settle();
+            let _nobody_waits = put.done.send(Ok(()));
+        }
+        self.due.get_or_insert_with(|| Instant::now() + DURABLE_AFTER);
+    }
+
+    async fn apply(&self, batch: &[Put], departures: Vec<Departure>) -> (Vec<Departure>, Result<(), StoreError>) {
+        if self.directory.is_fenced() {
+            return (departures, Err(StoreError::Fenced));
+        }
+        let changes = changes(batch, &departures);
+        let directory = self.directory.clone();
+        let kept = departures.clone();
+        let work = move || -> Result<(), StoreError> {
+            directory.catalog.apply(&changes, Promise::Visible).map_err(|error| StoreError::Io(error.into_io()))?;
+            for departure in &departures {
+                if let Err(error) = free(&directory, departure) {
+                    directory.counters.unfreed.one();
+                    tracing::warn!(store = directory.name, object = %departure.object, %error, "bytes were not given back");
+                }
+            }
+            Ok(())
+        };
+        let result = match self.directory.index_pool.run(work).await {
+            Ok(result) => result,
+            Err(error) => Err(StoreError::Io(io::Error::other(error))),
+        };
+        if let Err(error) = &result {
+            self.directory.fence(error);
+        }
+        (kept, result)
+    }
+
+    /// Syncs every file the index names since the last time, then the index.
+    async fn make_durable(&mut self, promise: Promise) {
+        self.due = None;
+        if self.directory.is_fenced() {
+            return;
+        }
+        let directory = self.directory.clone();
+        let objects = std::mem::take(&mut self.unsynced);
+        let work = move || -> Result<Option<BTreeSet<ObjectId>>, StoreError> {
+            if let Err(error) = sync_all(&directory, &objects)? {
+                tracing::warn!(store = directory.name, %error, "a file could not be opened to be synced: tried again");
+                return Ok(Some(objects));
+            }
+            directory.catalog.apply(&[], promise).map_err(|error| StoreError::Io(error.into_io()))?;
+            Ok(None)
+        };
+        let result = match self.directory.index_pool.run(work).await {
+            Ok(result) => result,
+            Err(error) => Err(StoreError::Io(io::Error::other(error))),
+        };
+        match result {
+            Ok(None) => self.directory.counters.durable_commits.one(),
+            Ok(Some(objects)) => {
+                self.unsynced.extend(objects);
+                self.due = Some(Instant::now() + DURABLE_AFTER);
+            }
+            Err(error) => self.directory.fence(&error),
+        }
+    }
+
+    /// When somebody asked for it: everything durable, and the clean mark. True when the store is closed.
+    async fn close(&mut self) -> bool {
+        let Some(closed) = self.directory.closing.lock().take() else { return false };
+        self.make_durable(Promise::Clean).await;
+        let _nobody_waits = closed.send(());
+        true
+    }
+}
+
+fn changes(batch: &[Put], departures: &[Departure]) -> Vec<Change> {
+    let mut changes = Vec::with_capacity(batch.len() + departures.len());
+    for departure in departures {
+        if departure.unlink {
+            changes.push(Change::RemoveObject(departure.object));
+        } else {
+            let object = departure.object;
+            changes.extend(departure.chunks.iter().map(|index| Change::RemoveChunk(ChunkId { object, index: *index })));
+        }
+    }
+    for put in batch {
+        let chunk = &put.pending.chunk;
+        changes.push(Change::Put { object: ObjectRow::of(chunk), index: chunk.index(), crcs: put.crcs.clone() });
+    }
+    changes
+}
+
+/// Syncs every file. Outer error: a sync failed, what it left behind is unknown. Inner: a file could not be opened.
+fn sync_all(directory: &Directory, objects: &BTreeSet<ObjectId>) -> Result<io::Result<()>, StoreError> {
+    for object in objects {
+        match directory.files.get(*object, Open::Write) {
+            Ok(file) => file.sync_data()?,
+            // Somebody removed it behind our back: reads will find out, and so would the next start.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Gives the bytes of a departure back to the disk.
+fn free(directory: &Directory, departure: &Departure) -> io::Result<()> {
+    if departure.unlink {
+        return directory.files.unlink(departure.object);
+    }
+    let file = match directory.files.get(departure.object, Open::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for index in &departure.chunks {
+        file.punch(u64::from(index.0) * departure.chunk_size, departure.chunk_size)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Open files of one store: `objects/xx/yy/<id>`, at most so many at once, the least recently used closed first.
+//!
+//! A file that was unlinked is never handed out again, even when it was being opened at that moment.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use larder_proto::ids::ObjectId;
+use parking_lot::Mutex;
+
+use crate::runtime::HashMap;
+use crate::runtime::disk::{Caching, Disk, File, Open};
+
+pub(super) struct Files {
+    disk: Arc<dyn Disk>,
+    objects: PathBuf,
+    open_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    open: HashMap<ObjectId, (Arc<dyn File>, u64)>,
+    /// By last use.
+    order: BTreeMap<u64, ObjectId>,
+    clock: u64,
+    /// Counts unlinks: what was opened before one isn't kept after it.
+    unlinks: u64,
+}
+
+impl Files {
+    pub fn new(disk: Arc<dyn Disk>, root: &Path, open_max: usize) -> Self {
+        Self { disk, objects: root.join("objects"), open_max, state: Mutex::default() }
+    }
+
+    /// The object's file, opened past the page cache; with [`Open::Create`] it and its folders are made.
+    pub fn get(&self, object: ObjectId, open: Open) -> io::Result<Arc<dyn File>> {
+        let unlinks = {
+            let mut state = self.state.lock();
+            if let Some(file) = state.touch(object) {
+                return Ok(file);
+            }
+            state.unlinks
+        };
+        let path = self.path(object);
+        let file = match self.disk.open(&path, open, Caching::Direct) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && open == Open::Create => {
+                self.disk.create_dir_all(path.parent().expect("objects/xx/yy"))?;
+                self.disk.open(&path, open, Caching::Direct)?
+            }
+            other => other?,
+        };
+        let mut state = self.state.lock();
+        if state.unlinks == unlinks {
+            state.keep(object, file.clone(), self.open_max);
+        }
+        Ok(file)
+    }
+
+    /// Removes the object's file. It being gone already is fine.
+    pub fn unlink(&self, object: ObjectId) -> io::Result<()> {
+        self.state.lock().forget(object);
+        let result = self.disk.unlink(&self.path(object));
+        self.state.lock().forget(object);
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Files open now.
+    pub fn open_count(&self) -> usize {
+        self.state.lock().open.len()
+    }
+
+    /// Every file below `objects/`, one folder at a time; `keep` says whether it stays. Names that are no object id are
+    /// not ours to judge and stay.
+    pub fn sweep(&self, mut keep: impl FnMut(ObjectId) -> bool) -> io::Result<()> {
+        self.disk.create_dir_all(&self.objects)?;
+        let dirs = |dir: &Path| -> io::Result<Vec<PathBuf>> {
+            let entries = self.disk.list(dir)?;
+            Ok(entries.into_iter().filter(|entry| entry.is_dir).map(|entry| dir.join(entry.name)).collect())
+        };
+        for outer in dirs(&self.objects)? {
+            for inner in dirs(&outer)? {
+                for entry in self.disk.list(&inner)? {
+                    let id = ObjectId::from_hex(&entry.name).filter(|id| self.path(*id) == inner.join(&entry.name));
+                    if let Some(id) = id.filter(|_| !entry.is_dir)
+                        && !keep(id)
+                    {
+                        self.unlink(id)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, object: ObjectId) -> PathBuf {
+        let name = object.to_string();
+        self.objects.join(&name[..2]).join(&name[2..4]).join(&name)
+    }
+}
+
+impl State {
+    fn touch(&mut self, object: ObjectId) -> Option<Arc<dyn File>> {
+        let (file, used) = self.open.get_mut(&object)?;
+        self.clock += 1;
+        self.order.remove(used);
+        self.order.insert(self.clock, object);
+        *used = self.clock;
+        Some(file.clone())
+    }
+
+    fn keep(&mut self, object: ObjectId, file: Arc<dyn File>, open_max: usize) {
+        self.clock += 1;
+        if let Some((_, used)) = self.open.insert(object, (file, self.clock)) {
+            self.order.remove(&used);
+        }
+        self.order.insert(self.clock, object);
+        while self.open.len() > open_max.max(1) {
+            let Some((_, oldest)) = self.order.pop_first() else { break };
+            self.open.remove(&oldest);
+        }
+    }
+
+    fn forget(&mut self, object: ObjectId) {
+        self.unlinks += 1;
+        if let Some((_, used)) = self.open.remove(&object) {
+            self.order.remove(&used);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Taking one chunk in: room first, then its pieces in any order, then its checksums.
+//!
+//! What is being written is held by [`Pending`], which every write on a disk thread shares: a caller that goes away
+//! leaves the chunk in place until the last of its writes has ended, and only then is the room free again.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder_proto::limits::{BLOCK_BYTES, SEGMENT_BYTES};
+use larder_proto::object::Chunk;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::StoreError;
+use super::committer::Put;
+use super::directory::Directory;
+use crate::runtime::disk::{AlignedBuf, File, Open, PAGE_BYTES};
+
+/// Past this a piece isn't taken in. A fill that nobody can store is served all the same.
+const WRITE_DEADLINE_MS: u64 = 10_000;
+
+/// The committer syncs up to a thousand files at once.
+const COMMIT_DEADLINE_MS: u64 = 30_000;
+
+/// Room for one chunk, and the only right to write it. Dropped without [`commit`](Self::commit), the room is free
+/// again and nothing of the chunk is here.
+#[must_use = "a reservation holds room until it is committed or dropped"]
+pub struct Reservation {
+    pending: Arc<Pending>,
+}
+
+/// A chunk that is being written.
+pub(super) struct Pending {
+    directory: Arc<Directory>,
+    pub chunk: Chunk,
+    /// Which blocks the disk has.
+    written: Mutex<Vec<bool>>,
+    settled: AtomicBool,
+}
+
+impl Reservation {
+    /// `directory`'s index has granted the room.
+    pub(super) fn new(directory: Arc<Directory>, chunk: Chunk) -> Self {
+        let blocks = (chunk.len().div_ceil(BLOCK_BYTES)) as usize;
+        let written = Mutex::new(vec![false; blocks]);
+        Self { pending: Arc::new(Pending { directory, chunk, written, settled: AtomicBool::new(false) }) }
+    }
+
+    /// The chunk.
+    pub fn chunk(&self) -> &Chunk {
+        &self.pending.chunk
+    }
+
+    /// Writes a piece at `offset` bytes from the chunk's start, a multiple of 64 KiB; its length is one too, unless it
+    /// ends with the chunk. Pieces come in any order and may be written at the same time. Bytes in page-aligned memory
+    /// ([`AlignedBuf`]) go to the disk as they are, others are copied. Holds `bytes` until the disk has them, even if
+    /// the caller stops waiting.
+    pub async fn write(&self, offset: u64, bytes: Bytes) -> Result<(), StoreError> {
+        let pending = self.pending.clone();
+        pending.check(offset, bytes.len() as u64)?;
+        let result =
+            self.pending.directory.writes.run(WRITE_DEADLINE_MS, move || pending.write_now(offset, &bytes)).await;
+        if let Err(StoreError::Deadline { .. }) = &result {
+            self.pending.directory.counters.deadlines.one();
+        }
+        result?
+    }
+
+    /// Says that all bytes were written, with one checksum per block. The chunk is here when this returns, and durable
+    /// some seconds later. Fails when pieces are missing, or the checksums are not one per block.
+    pub async fn commit(self, crcs: Vec<u32>) -> Result<(), StoreError> {
+        let pending = self.pending;
+        pending.directory.check_writable()?;
+        if pending.written.lock().iter().any(|written| !written) || crcs.len() != pending.written.lock().len() {
+            return Err(StoreError::Incomplete);
+        }
+        let directory = pending.directory.clone();
+        let cut = pending.clone();
+        directory.writes.run(WRITE_DEADLINE_MS, move || cut.cut_now()).await??;
+        let (done, answer) = oneshot::channel();
+        let put = Put { pending, crcs, done };
+        let commit = async {
+            directory.puts.send(put).await.map_err(|_| StoreError::Closed)?;
+            answer.await.map_err(|_| StoreError::Closed)?
+        };
+        match tokio::time::timeout(Duration::from_millis(COMMIT_DEADLINE_MS), commit).await {
+            Ok(result) => result,
+            Err(_) => {
+                directory.counters.deadlines.one();
+                Err(StoreError::Deadline { deadline_ms: COMMIT_DEADLINE_MS })
+            }
+        }
+    }
+}
+
+impl Pending {
+    fn check(&self, offset: u64, len: u64) -> Result<(), StoreError> {
+        let block = u64::from(BLOCK_BYTES);
+        let chunk = u64::from(self.chunk.len());
+        let inside = len > 0 && offset.checked_add(len).is_some_and(|end| end <= chunk);
+        let aligned = offset.is_multiple_of(block) && (len.is_multiple_of(block) || offset + len == chunk);
+        if inside && aligned { Ok(()) } else { Err(StoreError::Misaligned { offset, len }) }
+    }
+
+    fn write_now(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        self.directory.check_writable()?;
+        let result = self.write_pages(self.chunk.range().start() + offset, bytes);
+        if let Err(error) = result {
+            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                self.directory.counters.disk_full.one();
+            }
+            return Err(error.into());
+        }
+        let block = BLOCK_BYTES as usize;
+        let first = usize::try_from(offset).expect("inside the chunk") / block;
+        self.written.lock()[first..first + bytes.len().div_ceil(block)].fill(true);
+        Ok(())
+    }
+
+    /// Whole pages as they are, the rest of the last one padded with zeros: the file is cut when the chunk is committed.
+    fn write_pages(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = self.directory.files.get(self.chunk.object().id(), Open::Create)?;
+        let (pages, rest) = bytes.split_at(bytes.len() / PAGE_BYTES * PAGE_BYTES);
+        if (pages.as_ptr() as usize).is_multiple_of(PAGE_BYTES) {
+            file.write_at(pages, at)?;
+        } else {
+            self.directory.counters.copied_pieces.one();
+            copy_pages(file.as_ref(), at, pages)?;
+        }
+        if !rest.is_empty() {
+            let mut last = AlignedBuf::unpooled(PAGE_BYTES);
+            last.put(rest);
+            file.write_at(last.whole_mut(), at + pages.len() as u64)?;
+        }
+        Ok(())
+    }
+
+    /// After the object's last chunk the file ends where the object ends.
+    fn cut_now(&self) -> Result<(), StoreError> {
+        let size = self.chunk.object().size();
+        if self.chunk.range().end() == size && !size.is_multiple_of(PAGE_BYTES as u64) {
+            self.directory.files.get(self.chunk.object().id(), Open::Write)?.set_len(size)?;
+        }
+        Ok(())
+    }
+
+    /// The committer has made the chunk visible.
+    pub fn settle(&self) {
+        self.directory.index.lock().commit(self.chunk.id());
+        self.settled.store(true, Ordering::Release);
+        self.directory.counters.fills.one();
+        self.directory.counters.fill_bytes.add(u64::from(self.chunk.len()));
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.settled.load(Ordering::Acquire) {
+            self.directory.index.lock().abort(self.chunk.id());
+            self.directory.counters.aborted.one();
+            self.directory.wake.notify_one();
+        }
+    }
+}
+
+/// Through memory that O_DIRECT takes, a segment at a time: at most one segment per writing thread.
+fn copy_pages(file: &dyn File, at: u64, pages: &[u8]) -> io::Result<()> {
+    let mut aligned = AlignedBuf::unpooled(pages.len().min(SEGMENT_BYTES as usize));
+    let mut done = 0;
+    while done < pages.len() {
+        aligned.set_len(0);
+        let count = aligned.put(&pages[done..]);
+        file.write_at(&aligned, at + done as u64)?;
+        done += count;
+    }
+    Ok(())
+}

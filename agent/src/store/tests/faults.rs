@@ -1,0 +1,179 @@
+//! A disk that fails, fills up, rots or loses its power: each fault is counted, and no wrong byte passes.
+
+use super::*;
+use crate::runtime::disk::{Caching, Disk, Fault, File, Op, Open};
+
+const EIO: i32 = 5;
+
+fn fault(op: Op, path_ends: &str) -> Fault {
+    Fault { op, path_ends: path_ends.into(), times: 1, errno: EIO }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flipped_bit_is_caught_dropped_and_filled_again() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    let object = object(1, u64::from(CHUNK) * 2);
+    for index in 0..2 {
+        fill(&stores, &chunk(&object, index)).await.expect("fills");
+    }
+    let path = object_path(Path::new("/s1"), &object);
+    for round in 0..100u64 {
+        let offset = round * 2_621 % u64::from(CHUNK);
+        assert!(disk.flip(&path, offset, (round % 8) as u8));
+        assert_eq!(look(&stores, &chunk(&object, 0)).await, Seen::Caught);
+        assert_eq!(look(&stores, &chunk(&object, 0)).await, Seen::Absent);
+        assert_eq!(look(&stores, &chunk(&object, 1)).await, Seen::Right, "the other chunk stays");
+        fill(&stores, &chunk(&object, 0)).await.expect("fills");
+        assert_eq!(look(&stores, &chunk(&object, 0)).await, Seen::Right);
+    }
+    assert_eq!(counters(&stores).corrupt, 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_error_drops_the_chunk_and_the_caller_goes_on() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    let chunk = chunk(&object(1, 200_000), 0);
+    fill(&stores, &chunk).await.expect("fills");
+    disk.inject(fault(Op::Read, &chunk.object().id().to_string()));
+    assert_eq!(look(&stores, &chunk).await, Seen::Failed);
+    assert_eq!(disk.counts().reads, 1);
+    assert_eq!(look(&stores, &chunk).await, Seen::Absent);
+    assert_eq!(counters(&stores).unreadable, 1);
+    assert_eq!(stores.status()[0].health, Health::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_file_is_a_miss() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    let chunk = chunk(&object(1, 200_000), 0);
+    fill(&stores, &chunk).await.expect("fills");
+    let path = object_path(Path::new("/s1"), chunk.object());
+    let file = disk.open(&path, Open::Write, Caching::Buffered).expect("opens");
+    file.set_len(100_000).expect("cuts");
+    assert_eq!(look(&stores, &chunk).await, Seen::Failed);
+    assert_eq!(look(&stores, &chunk).await, Seen::Absent);
+    assert_eq!(counters(&stores).unreadable, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_sync_fences_the_store() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let runtime = sim(&disk);
+    let stores = open_one(&runtime, 64 << 20).await;
+    let object = object(1, u64::from(CHUNK) * 2);
+    fill(&stores, &chunk(&object, 0)).await.expect("fills");
+    disk.inject(fault(Op::Sync, &object.id().to_string()));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(disk.counts().syncs, 1);
+    assert_eq!((stores.status()[0].health, counters(&stores).fences), (Health::Failing, 1));
+    assert_eq!(stores.reserve(&chunk(&object, 1)).await.err(), Some(Bypass::Unavailable));
+    assert_eq!(look(&stores, &chunk(&object, 0)).await, Seen::Right, "what it has is served, checked");
+    stores.close().await;
+    runtime.tasks.shut_down().await;
+    drop(stores);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    assert_eq!(look(&stores, &chunk(&object, 0)).await, Seen::Absent, "its index was never made durable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_index_fences_the_store_and_nothing_is_lost_but_time() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    let object = object(1, u64::from(CHUNK) * 2);
+    fill(&stores, &chunk(&object, 0)).await.expect("fills");
+    disk.inject(Fault { times: 1_000, ..fault(Op::Write, "index.redb") });
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(disk.counts().writes >= 1);
+    assert_eq!(stores.status()[0].health, Health::Failing);
+    assert_ne!(look(&stores, &chunk(&object, 0)).await, Seen::Caught);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_ends_the_fill_only() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    let chunk = chunk(&object(1, 200_000), 0);
+    disk.inject(fault(Op::Write, &chunk.object().id().to_string()));
+    assert!(fill(&stores, &chunk).await.is_err());
+    assert_eq!(disk.counts().writes, 1);
+    settle(&stores).await;
+    fill(&stores, &chunk).await.expect("fills");
+    assert_eq!(look(&stores, &chunk).await, Seen::Right);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_gone_past() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    let (first, second) = (chunk(&object(1, 200_000), 0), chunk(&object(2, 200_000), 0));
+    fill(&stores, &first).await.expect("fills");
+    disk.resize(0);
+    assert!(matches!(fill(&stores, &second).await, Err(StoreError::Io(_))));
+    assert!(counters(&stores).disk_full >= 1);
+    assert_eq!(look(&stores, &first).await, Seen::Right);
+    settle(&stores).await;
+    disk.resize(1 << 30);
+    fill(&stores, &second).await.expect("fills again");
+    assert_eq!(look(&stores, &second).await, Seen::Right);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_or_deleted_index_begins_anew_and_is_set_aside() {
+    for damage in ["garbage", "empty", "deleted", "middle"] {
+        let disk = SimDisk::new(1, 1 << 30);
+        let runtime = sim(&disk);
+        let stores = open_one(&runtime, 64 << 20).await;
+        let objects: Vec<_> = (0..50).map(|n| chunk(&object(n, 70_000), 0)).collect();
+        for chunk in &objects {
+            fill(&stores, chunk).await.expect("fills");
+        }
+        stores.close().await;
+        runtime.tasks.shut_down().await;
+        drop(stores);
+        let index = Path::new("/s1/index.redb");
+        match damage {
+            "garbage" => disk.replace_small(index, &[0xa5; 20_000]).expect("writes"),
+            "empty" => disk.replace_small(index, b"redb").expect("writes"),
+            "deleted" => disk.unlink(index).expect("unlinks"),
+            _ => {
+                let file = disk.open(index, Open::Write, Caching::Buffered).expect("opens");
+                let len = file.len().expect("stats");
+                file.write_at(&vec![0xff; usize::try_from(len - 4096).expect("small")], 4096).expect("writes");
+            }
+        }
+        let stores = open_one(&sim(&disk), 64 << 20).await;
+        let aside = disk.paths().iter().filter(|path| path.starts_with("/s1/lost")).count();
+        assert_eq!(aside as u64, counters(&stores).indexes_set_aside, "{damage}");
+        assert_eq!(aside, usize::from(damage != "deleted"), "{damage}");
+        assert_eq!(counters(&stores).orphans, 50, "{damage}: files that nobody knows are unlinked");
+        for chunk in &objects {
+            assert_eq!(look(&stores, chunk).await, Seen::Absent, "{damage}");
+            fill(&stores, chunk).await.expect("fills");
+            assert_eq!(look(&stores, chunk).await, Seen::Right, "{damage}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_without_a_file_is_dropped() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let runtime = sim(&disk);
+    let stores = open_one(&runtime, 64 << 20).await;
+    let chunks = [chunk(&object(1, 70_000), 0), chunk(&object(2, 70_000), 0)];
+    for chunk in &chunks {
+        fill(&stores, chunk).await.expect("fills");
+    }
+    stores.close().await;
+    runtime.tasks.shut_down().await;
+    drop(stores);
+    disk.unlink(&object_path(Path::new("/s1"), chunks[0].object())).expect("unlinks");
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    assert_eq!(counters(&stores).missing_files, 1);
+    assert!(!stores.has(&chunks[0].id()));
+    settle(&stores).await;
+    assert_eq!(stores.status()[0].objects, 1);
+    assert_eq!(look(&stores, &chunks[1]).await, Seen::Right);
+}
