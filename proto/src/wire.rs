@@ -22,6 +22,9 @@ mod batch;
 mod body;
 mod head;
 
+#[cfg(test)]
+mod tests;
+
 pub use batch::{BatchDecoder, BatchEvent, BatchRequest, EntryHead};
 pub use body::{BodyDecoder, BodyEncoder, BodyError, Opening, body_len};
 pub use head::{
