@@ -108,3 +108,6 @@ pub trait ChunkBody: Send {
     /// the range is complete breaks the answer off, and the asker drives it again.
     async fn next(&mut self) -> Option<Checksummed>;
 }
+
+#[cfg(test)]
+mod tests;

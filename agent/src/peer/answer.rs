@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
@@ -33,12 +34,15 @@ fn streamed(frames: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> A
     StreamBody::new(frames.map(|frame| frame.map(Frame::data))).boxed_unsync()
 }
 
+/// How long a connection outlives the status of a Fill that failed, if the asker doesn't close it.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// What comes next in an answer of one chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// The status of a Fill.
     Status,
-    /// The status was that it failed: the connection closes once it is on its way.
+    /// The status was that it failed: the connection closes.
     Failed,
     /// Bytes.
     Bytes,
@@ -80,8 +84,9 @@ impl Sending {
                 }
                 Phase::Failed => {
                     self.phase = Phase::Ended;
-                    // A body that waits makes hyper flush: the status leaves before the connection closes.
-                    tokio::task::yield_now().await;
+                    // hyper drops what it hasn't written yet when a body fails: the asker, who has read the status,
+                    // closes first.
+                    tokio::time::sleep(LINGER).await;
                     return Some(Err(broken_off()));
                 }
                 Phase::Bytes if self.encoder.is_complete() => self.phase = Phase::Ended,

@@ -35,9 +35,10 @@ pub(super) async fn next_frame(incoming: &mut Incoming, deadline: Instant) -> Re
     }
 }
 
-/// The segments of one body. Cancel safe: what was read is kept.
+/// The segments of one body. Cancel safe: what was read is kept. After an error nothing more is read, and the
+/// connection closes.
 pub(super) struct Segments {
-    incoming: Incoming,
+    incoming: Option<Incoming>,
     frame: Bytes,
     decoder: BodyDecoder,
     deadline: Instant,
@@ -45,50 +46,64 @@ pub(super) struct Segments {
 
 impl Segments {
     pub(super) fn new(incoming: Incoming, decoder: BodyDecoder, deadline: Instant) -> Self {
-        Self { incoming, frame: Bytes::new(), decoder, deadline }
+        Self { incoming: Some(incoming), frame: Bytes::new(), decoder, deadline }
     }
 
     /// The next segment; `None` when the range is complete.
     pub(super) async fn next(&mut self) -> Option<Result<Checksummed, PeerError>> {
-        if self.decoder.is_complete() {
-            return None;
-        }
-        loop {
+        while !self.decoder.is_complete() {
             match self.decoder.take(&mut self.frame) {
                 Ok(Some(segment)) => return Some(Ok(segment)),
                 Ok(None) => {}
-                Err(error) => return Some(Err(error.into())),
+                Err(error) => return Some(Err(self.close(error.into()))),
             }
-            match next_frame(&mut self.incoming, self.deadline).await {
-                Ok(Some(frame)) => self.frame = frame,
-                Ok(None) => return Some(Err(PeerError::Broken)),
-                Err(error) => return Some(Err(error)),
+            if let Err(error) = self.read_frame().await {
+                return Some(Err(error));
             }
         }
+        None
     }
 
     /// Waits for the status of a Fill.
     pub(super) async fn open(&mut self) -> Result<(), PeerError> {
-        loop {
-            self.decoder.open(&mut self.frame)?;
-            if self.decoder.is_open() {
-                return Ok(());
+        while !self.decoder.is_open() {
+            if let Err(error) = self.decoder.open(&mut self.frame) {
+                return Err(self.close(error.into()));
             }
-            match next_frame(&mut self.incoming, self.deadline).await? {
-                Some(frame) => self.frame = frame,
-                None => return Err(PeerError::Broken),
+            if !self.decoder.is_open() {
+                self.read_frame().await?;
             }
         }
+        Ok(())
+    }
+
+    async fn read_frame(&mut self) -> Result<(), PeerError> {
+        let Some(incoming) = &mut self.incoming else { return Err(PeerError::Broken) };
+        match next_frame(incoming, self.deadline).await {
+            Ok(Some(frame)) => {
+                self.frame = frame;
+                Ok(())
+            }
+            Ok(None) => Err(self.close(PeerError::Broken)),
+            Err(error) => Err(self.close(error)),
+        }
+    }
+
+    fn close(&mut self, error: PeerError) -> PeerError {
+        self.incoming = None;
+        error
     }
 
     /// Whether everything was read, so that the connection can carry another request.
     pub(super) fn is_done(&self) -> bool {
-        self.decoder.is_complete() && self.frame.is_empty() && self.incoming.is_end_stream()
+        let at_end = self.incoming.as_ref().is_some_and(|incoming| incoming.is_end_stream());
+        self.decoder.is_complete() && self.frame.is_empty() && at_end
     }
 
     /// Reads and drops what is left, so that the answer isn't lost with the connection.
     pub(super) async fn discard(&mut self) {
-        while let Ok(Some(_)) = next_frame(&mut self.incoming, self.deadline).await {}
+        let Some(incoming) = &mut self.incoming else { return };
+        while let Ok(Some(_)) = next_frame(incoming, self.deadline).await {}
     }
 }
 

@@ -35,6 +35,9 @@ use crate::runtime::net::Identity;
 /// How long an answer's head may take: a Have looks into its stores, a Fill answers before it asks the origin.
 const HEAD: Duration = Duration::from_secs(2);
 
+/// Who gives an attempt up after this long without an answer has waited for a peer that hangs.
+const GIVEN_UP: Duration = Duration::from_millis(500);
+
 /// How long a peer may take for its map.
 const MAP: Duration = Duration::from_secs(5);
 
@@ -220,13 +223,10 @@ impl Client {
             return Err(PeerError::CircuitOpen(node));
         }
         inner.counts.requests.fetch_add(1, Ordering::Relaxed);
-        let (leased, answer) = match self.exchange(&to, purpose, head, body, head_deadline, deadline).await {
-            Ok(exchanged) => exchanged,
-            Err(error) => {
-                inner.record(node, Event::Failure);
-                return Err(error);
-            }
-        };
+        let attempt = Attempt { inner, node, began: inner.runtime.clock.now(), open: true };
+        let exchanged = self.exchange(&to, purpose, head, body, head_deadline, deadline).await;
+        attempt.ended();
+        let (leased, answer) = exchanged.inspect_err(|_| inner.record(node, Event::Failure))?;
         if let Some(epoch) = epoch_of_answer(answer.headers()) {
             inner.heard(&to.identity, epoch);
         }
@@ -266,6 +266,28 @@ impl Client {
                 }
                 Ok(Err(_)) => return Err(PeerError::Broken),
             }
+        }
+    }
+}
+
+/// An attempt that waits for the head of an answer. Dropped while it waits, it tells the circuit what it saw.
+struct Attempt<'a> {
+    inner: &'a Inner,
+    node: NodeId,
+    began: Instant,
+    open: bool,
+}
+
+impl Attempt<'_> {
+    fn ended(mut self) {
+        self.open = false;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.open && self.inner.runtime.clock.now().duration_since(self.began) >= GIVEN_UP {
+            self.inner.record(self.node, Event::Failure);
         }
     }
 }
