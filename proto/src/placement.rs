@@ -1,9 +1,41 @@
-//! Which slot a thing hashes to. Pure, and alike on every node: xxh3_64 with seed 0, modulo 16,384.
+//! Where things are placed: which slot a thing hashes to, and which nodes own each slot. Pure.
+//!
+//! Slots are alike on every node: xxh3_64 with seed 0, modulo 16,384. Owners are planned by the map authority alone
+//! ([`next_map`]) and travel as an explicit table; nobody else computes them.
 
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::ids::{Slot, VolumeId};
+use crate::map::ClusterMap;
 use crate::object::{DirPath, ObjectKey, Version};
+
+mod facts;
+mod leads;
+mod owners;
+mod plan;
+mod quota;
+
+pub use facts::{Facts, NodeFact};
+
+/// The map that follows from what is known, or nothing when the current one still says it all.
+///
+/// Pure; the order of `facts.nodes` doesn't matter. `now_ms` is any clock that `NodeFact::joined_ms` was read from.
+/// Nodes with weight that are Serving, Suspect or Returning own slots; no first map comes before `min_nodes` of them
+/// serve. It holds, in this order of precedence:
+///
+/// 1. a slot's owners are distinct, and as many as `width` asks or nodes there are;
+/// 2. no node is above 1.25 x its weight's share, unless (1) forces it;
+/// 3. owners of a slot lie in distinct failure domains, as far as (2) leaves room and swaps of two slots find it;
+/// 4. every node is within 5 % or one slot of its quota: its share, bent by (1) to (3);
+/// 5. one node that comes or goes moves at most 1.1 x what its quota asks;
+/// 6. Suspect owners come last, Returning ones don't lead; while all nodes serve, leads are within 10 % or one slot of
+///    their share where the owners allow it;
+/// 7. a first map has one run of slots per lead; what joins later adds few (at most 8 per node over tens of changes).
+///
+/// The same facts twice give no second map.
+pub fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64) -> Option<ClusterMap> {
+    plan::next_map(current, facts, now_ms)
+}
 
 /// The slot of run `run` (`index / 4`) of an object's chunks.
 pub fn slot_of_chunk(volume: VolumeId, key: &ObjectKey, version: &Version, run: u32) -> Slot {
@@ -24,3 +56,6 @@ fn slot_of(fields: &[&[u8]]) -> Slot {
     }
     Slot::of_hash(hasher.digest())
 }
+
+#[cfg(test)]
+mod tests;

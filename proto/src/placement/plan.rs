@@ -1,0 +1,111 @@
+//! From facts to the next map: who takes part, then owners, then their order.
+
+use std::collections::BTreeMap;
+
+use super::facts::{Facts, NodeFact};
+use super::owners::{Member, Table};
+use super::{leads, quota};
+use crate::ids::{NodeId, Slot};
+use crate::limits::OWNERS_MAX;
+use crate::map::{ClusterMap, NodeState};
+
+/// Nodes that come within this time of each other enter in one epoch,
+const SETTLE_MS: u64 = 5_000;
+/// and none waits longer than this, however many keep coming.
+const SETTLE_MAX_MS: u64 = 30_000;
+
+/// Passes until a plan doesn't change when it is planned again; two have always been enough.
+const PASSES_MAX: usize = 4;
+
+pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64) -> Option<ClusterMap> {
+    let mut nodes: BTreeMap<NodeId, NodeFact> = facts.nodes.iter().map(|fact| (fact.node.id, fact.clone())).collect();
+    hold_back_newcomers(current, facts, &mut nodes, now_ms);
+    let placed: Vec<&NodeFact> = nodes.values().filter(|fact| fact.is_placed()).collect();
+    let ready = placed.iter().filter(|fact| fact.is_ready()).count();
+    if current.is_none() && (ready == 0 || ready < usize::try_from(facts.min_nodes).unwrap_or(usize::MAX)) {
+        return None;
+    }
+    let owners = if placed.is_empty() { kept_owners(current?, &nodes) } else { plan(current, &placed, facts.width) };
+    let listed = nodes.into_values().map(|fact| fact.node).collect();
+    let epoch = current.map_or(facts.epoch_floor, |map| map.epoch().max(facts.epoch_floor)).next();
+    let next = ClusterMap::new(epoch, facts.cluster, listed, &owners, Vec::new()).ok()?;
+    let same = current.is_some_and(|map| map.nodes() == next.nodes() && Slot::all().all(|s| map.owners(s) == next.owners(s)));
+    (!same || current.is_some_and(|map| map.epoch() < facts.epoch_floor)).then_some(next)
+}
+
+/// Newcomers stay `Joining` until nobody has come for 5 s; the first map takes whoever is there.
+fn hold_back_newcomers(
+    current: Option<&ClusterMap>,
+    facts: &Facts,
+    nodes: &mut BTreeMap<NodeId, NodeFact>,
+    now_ms: u64,
+) {
+    let is_new = |fact: &NodeFact| {
+        let known = current.and_then(|map| map.node(fact.node.id));
+        fact.is_placed() && known.is_none_or(|node| node.state == NodeState::Joining || node.weight == 0)
+    };
+    let joined = || facts.nodes.iter().filter(|fact| is_new(fact)).map(|fact| fact.joined_ms);
+    let (Some(first), Some(last)) = (joined().min(), joined().max()) else { return };
+    let settled = current.is_none()
+        || now_ms.saturating_sub(last) >= SETTLE_MS
+        || now_ms.saturating_sub(first) >= SETTLE_MAX_MS;
+    for fact in nodes.values_mut() {
+        if is_new(fact) && (!settled || !fact.is_ready()) {
+            fact.node.state = NodeState::Joining;
+        }
+    }
+}
+
+/// Nobody can own slots: who has them keeps them, while it is in the map at all.
+fn kept_owners(current: &ClusterMap, nodes: &BTreeMap<NodeId, NodeFact>) -> Vec<Vec<NodeId>> {
+    let kept = |slot| current.owners(slot).iter().copied().filter(|id| nodes.contains_key(id)).collect();
+    Slot::all().map(kept).collect()
+}
+
+fn plan(current: Option<&ClusterMap>, placed: &[&NodeFact], width: u32) -> Vec<Vec<NodeId>> {
+    let width = usize::try_from(width).unwrap_or(OWNERS_MAX).clamp(1, OWNERS_MAX.min(placed.len()));
+    let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
+    let members: Vec<Member> = placed
+        .iter()
+        .map(|fact| {
+            let next = domains.len();
+            let domain = *domains.entry(&fact.node.domain).or_insert(next);
+            Member { weight: fact.node.weight, domain, state: fact.node.state }
+        })
+        .collect();
+    let index: BTreeMap<NodeId, usize> = placed.iter().enumerate().map(|(i, fact)| (fact.node.id, i)).collect();
+    let kept = |slot| -> Vec<usize> {
+        current.map(|map| map.owners(slot).iter().filter_map(|id| index.get(id).copied()).collect()).unwrap_or_default()
+    };
+    let mut rows: Vec<Vec<usize>> = Slot::all().map(kept).collect();
+    for _ in 0..PASSES_MAX {
+        let before = rows.clone();
+        rows = one_pass(&members, rows, width);
+        if rows == before {
+            break;
+        }
+    }
+    rows.iter().map(|row| row.iter().map(|member| placed[*member].node.id).collect()).collect()
+}
+
+fn one_pass(members: &[Member], rows: Vec<Vec<usize>>, width: usize) -> Vec<Vec<usize>> {
+    let counts = owned(&rows, members.len());
+    let quotas = quota::quotas(members, width, &counts);
+    let mut table = Table::new(members, rows, quotas, width);
+    table.trim();
+    table.fill();
+    table.balance();
+    table.part_domains();
+    let mut rows = table.into_rows();
+    leads::order(members, &mut rows);
+    rows
+}
+
+/// How many rows each member is in.
+pub(super) fn owned(rows: &[Vec<usize>], members: usize) -> Vec<u32> {
+    let mut counts = vec![0; members];
+    for member in rows.iter().flatten() {
+        counts[*member] += 1;
+    }
+    counts
+}
