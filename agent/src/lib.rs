@@ -15,6 +15,7 @@ pub mod admin;
 pub mod config;
 pub mod fs;
 pub mod fuse;
+pub mod map;
 pub mod origin;
 pub mod peer;
 pub mod runtime;

@@ -95,3 +95,15 @@ pub const HANDOVERS_MAX: usize = 2 * SLOTS as usize;
 
 /// A store's name in its pool (the schema's own maximum).
 pub const STORE_NAME_BYTES_MAX: usize = 63;
+
+/// A join token: 64 hex digits in local mode, a projected token (a JWT) in Kubernetes.
+pub const TOKEN_BYTES_MAX: u64 = 16 * 1024;
+
+/// A key and its chain in PEM.
+pub const CHAIN_BYTES_MAX: u64 = 64 * 1024;
+
+/// A certificate request in DER: a key and nothing else.
+pub const CSR_BYTES_MAX: usize = 8 * 1024;
+
+/// A directive: a map with its signature, or all volumes.
+pub const DIRECTIVE_BYTES_MAX: usize = MAP_BYTES_MAX + 64 * 1024;

@@ -402,6 +402,3 @@ fn check_rows(nodes: &[Node], rows: &[Vec<NodeId>], slots: &[u16]) -> Result<(),
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

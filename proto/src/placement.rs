@@ -56,6 +56,3 @@ fn slot_of(fields: &[&[u8]]) -> Slot {
     }
     Slot::of_hash(hasher.digest())
 }
-
-#[cfg(test)]
-mod tests;

@@ -58,6 +58,11 @@ pub trait Net: Send + Sync {
     /// A stream to `expected` at `to`; its identity is checked before this returns.
     async fn connect(&self, to: SocketAddr, expected: &Identity, lane: Lane) -> Result<BoxIo, ConnectError>;
 
+    /// The addresses of `host:port`. By default only what is an address already has one.
+    async fn resolve(&self, host_port: &str) -> io::Result<Vec<SocketAddr>> {
+        host_port.parse().map(|address| vec![address]).map_err(|_| io::ErrorKind::InvalidInput.into())
+    }
+
     /// Listens for peers with certificates of this cluster.
     async fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Listener>>;
 

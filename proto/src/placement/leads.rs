@@ -81,12 +81,7 @@ fn stretches(rows: &[Vec<usize>], taker: usize) -> Vec<Stretch> {
 }
 
 /// The taker leads `wanted` slots of these stretches; from the end that touches what it leads already, if one does.
-fn take<'a>(
-    rows: &mut [Vec<usize>],
-    taker: usize,
-    stretches: impl Iterator<Item = &'a Stretch>,
-    wanted: i64,
-) -> u32 {
+fn take<'a>(rows: &mut [Vec<usize>], taker: usize, stretches: impl Iterator<Item = &'a Stretch>, wanted: i64) -> u32 {
     let mut left = usize::try_from(wanted).unwrap_or(0);
     let mut moved = 0;
     for stretch in stretches {

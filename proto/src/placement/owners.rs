@@ -74,7 +74,8 @@ impl<'a> Table<'a> {
         for slot in 0..self.rows.len() {
             while self.rows[slot].len() > self.width {
                 let row = &self.rows[slot];
-                let worst = (0..row.len()).max_by_key(|place| (self.crowded(row, row[*place]), self.surplus(row[*place]), *place));
+                let worst = (0..row.len())
+                    .max_by_key(|place| (self.crowded(row, row[*place]), self.surplus(row[*place]), *place));
                 let gone = self.rows[slot].remove(worst.expect("a row above the width isn't empty"));
                 self.counts[gone] -= 1;
             }
@@ -195,9 +196,10 @@ impl<'a> Table<'a> {
             }
         }
         let found = self.rows.iter().enumerate().find_map(|(slot, row)| {
-            let middle = row.iter().copied().find(|m| {
-                reached[*m].is_some_and(|first| first != slot) && self.fits(row, taker, Some(*m))
-            })?;
+            let middle = row
+                .iter()
+                .copied()
+                .find(|m| reached[*m].is_some_and(|first| first != slot) && self.fits(row, taker, Some(*m)))?;
             Some((slot, middle))
         });
         let Some((second, middle)) = found else { return false };

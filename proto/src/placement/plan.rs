@@ -29,7 +29,8 @@ pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64)
     let listed = nodes.into_values().map(|fact| fact.node).collect();
     let epoch = current.map_or(facts.epoch_floor, |map| map.epoch().max(facts.epoch_floor)).next();
     let next = ClusterMap::new(epoch, facts.cluster, listed, &owners, Vec::new()).ok()?;
-    let same = current.is_some_and(|map| map.nodes() == next.nodes() && Slot::all().all(|s| map.owners(s) == next.owners(s)));
+    let same =
+        current.is_some_and(|map| map.nodes() == next.nodes() && Slot::all().all(|s| map.owners(s) == next.owners(s)));
     (!same || current.is_some_and(|map| map.epoch() < facts.epoch_floor)).then_some(next)
 }
 
@@ -46,9 +47,8 @@ fn hold_back_newcomers(
     };
     let joined = || facts.nodes.iter().filter(|fact| is_new(fact)).map(|fact| fact.joined_ms);
     let (Some(first), Some(last)) = (joined().min(), joined().max()) else { return };
-    let settled = current.is_none()
-        || now_ms.saturating_sub(last) >= SETTLE_MS
-        || now_ms.saturating_sub(first) >= SETTLE_MAX_MS;
+    let settled =
+        current.is_none() || now_ms.saturating_sub(last) >= SETTLE_MS || now_ms.saturating_sub(first) >= SETTLE_MAX_MS;
     for fact in nodes.values_mut() {
         if is_new(fact) && (!settled || !fact.is_ready()) {
             fact.node.state = NodeState::Joining;

@@ -181,6 +181,13 @@ impl Net for TlsNet {
         }
     }
 
+    async fn resolve(&self, host_port: &str) -> io::Result<Vec<SocketAddr>> {
+        match timeout(CONNECT, tokio::net::lookup_host(host_port)).await {
+            Ok(addresses) => Ok(addresses?.collect()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
     async fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Listener>> {
         let listener = TcpListener::bind(at).await?;
         Ok(Box::new(accept::TlsListener::start(listener, self.current.clone(), self.counts.clone())?))

@@ -1,0 +1,343 @@
+//! The newest map, for everybody who asks where something is. Cheap to clone; reading takes no lock.
+//!
+//! Epochs only rise. A map is written to the state folder before it is used, so that an agent never forgets an epoch it
+//! has acted on; a stored map that can't be verified any more (another CA) is passed over, the authority sends another.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot};
+use larder_proto::limits::{EPOCH_MAX, MAP_BYTES_MAX, SIGNATURE_BYTES_MAX};
+use larder_proto::map::{ClusterMap, MapError, NodeState, SignedMap, TrustedKeys};
+use tokio::sync::{Mutex, watch};
+
+use crate::runtime::Runtime;
+use crate::runtime::tasks::{Pool, PoolError};
+
+/// The file in the state folder.
+const FILE: &str = "map";
+
+/// A stored map with its signature and head.
+const FILE_BYTES_MAX: u64 = (MAP_BYTES_MAX + SIGNATURE_BYTES_MAX + 16) as u64;
+
+/// What became of a map that is consistent and signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// It is the current one now.
+    Adopted(Epoch),
+    /// The current one is as new, or newer.
+    Older,
+}
+
+/// Why a map was dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// It isn't believed.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// It couldn't be stored, so it isn't used either.
+    #[error("can't store the map: {0}")]
+    State(#[from] std::io::Error),
+    /// The state folder's disk is stuck.
+    #[error("can't store the map: {0}")]
+    Pool(#[from] PoolError),
+}
+
+/// Maps that came, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapCounts {
+    /// Adopted.
+    pub adopted: u64,
+    /// Not newer than the current one.
+    pub older: u64,
+    /// Signed by no trusted key.
+    pub forged: u64,
+    /// Of another cluster.
+    pub foreign: u64,
+    /// Not a map, or an inconsistent one.
+    pub malformed: u64,
+    /// Believed, but not stored and so not used.
+    pub not_stored: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    adopted: AtomicU64,
+    older: AtomicU64,
+    forged: AtomicU64,
+    foreign: AtomicU64,
+    malformed: AtomicU64,
+    not_stored: AtomicU64,
+}
+
+/// One owner of a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name, as in its certificate.
+    pub name: NodeName,
+    /// Where its peer port is, if the map says so.
+    pub address: Option<SocketAddr>,
+    /// What it does.
+    pub state: NodeState,
+    /// Whether it is this node.
+    pub is_self: bool,
+}
+
+struct Held {
+    map: Arc<ClusterMap>,
+    /// As it is handed to peers; nothing in a simulation.
+    signed: Option<Bytes>,
+}
+
+struct Inner {
+    cluster: ClusterId,
+    name: NodeName,
+    keys: TrustedKeys,
+    held: ArcSwapOption<Held>,
+    changed: watch::Sender<Epoch>,
+    heard: AtomicU64,
+    state: Option<State>,
+    adopting: Mutex<()>,
+    counters: Counters,
+}
+
+struct State {
+    runtime: Runtime,
+    pool: Pool,
+    file: PathBuf,
+}
+
+/// The newest map.
+#[derive(Clone)]
+pub struct MapHolder {
+    inner: Arc<Inner>,
+}
+
+impl MapHolder {
+    /// Begins with the map that the state folder holds, if it is believed.
+    pub async fn open(runtime: &Runtime, state: &Path, cluster: ClusterId, name: NodeName, keys: TrustedKeys) -> Self {
+        let (disk, file) = (runtime.disk.clone(), state.join(FILE));
+        let pool = runtime.tasks.pool("state", 1, 16);
+        let (folder, path) = (state.to_owned(), file.clone());
+        let stored = pool
+            .run(move || {
+                disk.create_dir_all(&folder)?;
+                disk.read_small(&path, FILE_BYTES_MAX)
+            })
+            .await;
+        let state = State { runtime: runtime.clone(), pool, file };
+        let holder = Self::with(cluster, name, keys, Some(state));
+        match stored {
+            Ok(Ok(bytes)) => holder.resume(bytes.into()),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the stored map can't be read; waiting for the authority's"),
+            Err(error) => tracing::warn!(%error, "the stored map can't be read; waiting for the authority's"),
+        }
+        holder
+    }
+
+    /// Keeps nothing on disk: for simulations, which adopt their maps directly.
+    pub fn in_memory(cluster: ClusterId, name: NodeName, keys: TrustedKeys) -> Self {
+        Self::with(cluster, name, keys, None)
+    }
+
+    fn with(cluster: ClusterId, name: NodeName, keys: TrustedKeys, state: Option<State>) -> Self {
+        let inner = Inner {
+            cluster,
+            name,
+            keys,
+            held: ArcSwapOption::empty(),
+            changed: watch::Sender::new(Epoch(0)),
+            heard: AtomicU64::new(0),
+            state,
+            adopting: Mutex::new(()),
+            counters: Counters::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn resume(&self, bytes: Bytes) {
+        match SignedMap::decode(bytes.clone()).and_then(|signed| self.believed(&signed)) {
+            Ok(map) => {
+                tracing::info!(epoch = map.epoch().0, "going on with the stored map");
+                self.hold(map, Some(bytes));
+            }
+            Err(error) => tracing::warn!(%error, "the stored map isn't believed; waiting for the authority's"),
+        }
+    }
+
+    /// Takes a map that came from a wire, in the form of `SignedMap::encode`.
+    pub async fn adopt_bytes(&self, bytes: Bytes) -> Result<Adoption, AdoptError> {
+        match SignedMap::decode(bytes) {
+            Ok(signed) => self.adopt(signed).await,
+            Err(error) => {
+                self.count_refused(&error);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Believes a map if it is signed, of this cluster and newer; stores it, then uses it. Cancel safe: a map that was
+    /// stored and not yet used is found again at the next start.
+    pub async fn adopt(&self, signed: SignedMap) -> Result<Adoption, AdoptError> {
+        let map = self.believed(&signed).inspect_err(|error| self.count_refused(error))?;
+        let _one_at_a_time = self.inner.adopting.lock().await;
+        if map.epoch() <= self.epoch() {
+            count(&self.inner.counters.older);
+            return Ok(Adoption::Older);
+        }
+        let bytes = signed.encode();
+        if let Err(error) = self.store(bytes.clone()).await {
+            count(&self.inner.counters.not_stored);
+            return Err(error);
+        }
+        let epoch = map.epoch();
+        self.hold(map, Some(bytes));
+        Ok(Adoption::Adopted(epoch))
+    }
+
+    /// Uses a map that nobody signed. For simulations, where there is no authority; nothing is stored.
+    pub fn adopt_unsigned_for_simulation(&self, map: ClusterMap) -> Adoption {
+        if map.epoch() <= self.epoch() {
+            count(&self.inner.counters.older);
+            return Adoption::Older;
+        }
+        let epoch = map.epoch();
+        self.hold(map, None);
+        Adoption::Adopted(epoch)
+    }
+
+    fn believed(&self, signed: &SignedMap) -> Result<ClusterMap, MapError> {
+        let map = signed.verify(&self.inner.keys)?;
+        if map.cluster() == self.inner.cluster { Ok(map) } else { Err(MapError::WrongCluster(map.cluster())) }
+    }
+
+    async fn store(&self, bytes: Bytes) -> Result<(), AdoptError> {
+        let Some(state) = &self.inner.state else { return Ok(()) };
+        let (disk, file) = (state.runtime.disk.clone(), state.file.clone());
+        Ok(state.pool.run(move || disk.replace_small(&file, &bytes)).await??)
+    }
+
+    fn hold(&self, map: ClusterMap, signed: Option<Bytes>) {
+        let epoch = map.epoch();
+        count(&self.inner.counters.adopted);
+        self.inner.held.store(Some(Arc::new(Held { map: Arc::new(map), signed })));
+        self.inner.changed.send_replace(epoch);
+    }
+
+    fn count_refused(&self, error: &MapError) {
+        let counters = &self.inner.counters;
+        count(match error {
+            MapError::Forged => &counters.forged,
+            MapError::WrongCluster(_) => &counters.foreign,
+            MapError::Truncated { .. }
+            | MapError::Trailing { .. }
+            | MapError::Format
+            | MapError::TooLarge { .. }
+            | MapError::Invalid(_)
+            | MapError::DuplicateNode(_)
+            | MapError::DuplicateOwner { .. }
+            | MapError::UnknownNode(_)
+            | MapError::Slots(_) => &counters.malformed,
+        });
+    }
+
+    /// The current map; nothing before the first.
+    pub fn current(&self) -> Option<Arc<ClusterMap>> {
+        self.inner.held.load().as_ref().map(|held| held.map.clone())
+    }
+
+    /// The current map as it is handed to peers.
+    pub fn signed(&self) -> Option<Bytes> {
+        self.inner.held.load().as_ref().and_then(|held| held.signed.clone())
+    }
+
+    /// The current epoch; 0 before the first map.
+    pub fn epoch(&self) -> Epoch {
+        self.inner.held.load().as_ref().map_or(Epoch(0), |held| held.map.epoch())
+    }
+
+    /// Tells each new epoch after the map is in use.
+    pub fn changed(&self) -> watch::Receiver<Epoch> {
+        self.inner.changed.subscribe()
+    }
+
+    /// A peer has said this epoch. Only remembered: the map itself comes signed, from whoever has it.
+    pub fn heard_of(&self, epoch: Epoch) {
+        if epoch < EPOCH_MAX {
+            self.inner.heard.fetch_max(epoch.0, Ordering::Relaxed);
+        }
+    }
+
+    /// The highest epoch that a peer has said; nothing is believed for it.
+    pub fn heard(&self) -> Epoch {
+        Epoch(self.inner.heard.load(Ordering::Relaxed))
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.inner.cluster
+    }
+
+    /// This node's name.
+    pub fn self_name(&self) -> &NodeName {
+        &self.inner.name
+    }
+
+    /// This node's number, once the map names it.
+    pub fn self_id(&self) -> Option<NodeId> {
+        self.current()?.node_named(&self.inner.name).map(|node| node.id)
+    }
+
+    /// The owners of a slot in the order they are asked; empty before the first map.
+    pub fn owners_of(&self, slot: Slot) -> Vec<Owner> {
+        let Some(map) = self.current() else { return Vec::new() };
+        let owners = map.owners(slot).iter().filter_map(|id| map.node(*id));
+        owners
+            .map(|node| Owner {
+                id: node.id,
+                name: node.name.clone(),
+                address: node.peer_address(),
+                state: node.state,
+                is_self: node.name == self.inner.name,
+            })
+            .collect()
+    }
+
+    /// The name and the peer addresses of a node, in the order in which they are tried.
+    pub fn locate(&self, node: NodeId) -> Option<(NodeName, Vec<SocketAddr>)> {
+        let map = self.current()?;
+        let node = map.node(node)?;
+        let addresses = node.addresses.iter().filter(|_| node.ports.peer != 0);
+        Some((node.name.clone(), addresses.map(|address| SocketAddr::new(*address, node.ports.peer)).collect()))
+    }
+
+    /// Whether a node of this name is in the map; leaving it revokes the node's certificate.
+    pub fn is_member(&self, name: &NodeName) -> bool {
+        self.current().is_some_and(|map| map.node_named(name).is_some())
+    }
+
+    /// Maps that came, since the start.
+    pub fn counts(&self) -> MapCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.inner.counters;
+        MapCounts {
+            adopted: read(&counters.adopted),
+            older: read(&counters.older),
+            forged: read(&counters.forged),
+            foreign: read(&counters.foreign),
+            malformed: read(&counters.malformed),
+            not_stored: read(&counters.not_stored),
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
