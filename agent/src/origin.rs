@@ -18,11 +18,15 @@ use larder_proto::range::ByteRange;
 mod budget;
 mod circuit;
 mod counters;
+mod local;
+mod real;
 mod registry;
+mod s3;
 pub mod sim;
 mod volume;
 
 pub use counters::{Snapshot, State};
+pub use real::RealOrigins;
 pub use registry::{Open, Origins, Volumes};
 pub use volume::{Body, VolumeOrigin};
 
@@ -213,6 +217,9 @@ pub enum Unreachable {
     /// The server says that it failed (5xx).
     #[error("status {0}")]
     Status(u16),
+    /// A local directory can't be read.
+    #[error("the directory can't be read")]
+    Disk,
     /// The circuit is open: it wasn't asked.
     #[error("not asked, after several failures")]
     CircuitOpen,

@@ -15,6 +15,7 @@ pub mod process;
 pub mod real;
 pub mod sim;
 pub mod tasks;
+pub mod tree;
 
 /// A map whose order is the same in every run. Keys from outside are bounded in number where they are inserted.
 pub type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
