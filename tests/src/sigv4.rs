@@ -32,9 +32,7 @@ pub struct Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("access_key", &self.access_key)
-            .finish_non_exhaustive()
+        f.debug_struct("Credentials").field("access_key", &self.access_key).finish_non_exhaustive()
     }
 }
 
@@ -52,21 +50,13 @@ pub struct Scope {
 impl Scope {
     /// S3's scope on the day of `stamp` (`YYYYMMDDTHHMMSSZ`).
     pub fn s3(stamp: &str, region: &str) -> Scope {
-        Scope {
-            date: stamp.chars().take(8).collect(),
-            region: region.to_owned(),
-            service: "s3".to_owned(),
-        }
+        Scope { date: stamp.chars().take(8).collect(), region: region.to_owned(), service: "s3".to_owned() }
     }
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}/{}/aws4_request",
-            self.date, self.region, self.service
-        )
+        write!(f, "{}/{}/{}/aws4_request", self.date, self.region, self.service)
     }
 }
 
@@ -92,20 +82,11 @@ impl Canonical<'_> {
             .query
             .iter()
             .map(|(name, value)| {
-                format!(
-                    "{}={}",
-                    encode(name.as_bytes(), Slash::Encode),
-                    encode(value.as_bytes(), Slash::Encode)
-                )
+                format!("{}={}", encode(name.as_bytes(), Slash::Encode), encode(value.as_bytes(), Slash::Encode))
             })
             .collect();
         pairs.sort();
-        let mut text = format!(
-            "{}\n{}\n{}\n",
-            self.method,
-            encode(self.path, Slash::Keep),
-            pairs.join("&")
-        );
+        let mut text = format!("{}\n{}\n{}\n", self.method, encode(self.path, Slash::Keep), pairs.join("&"));
         for (name, value) in self.headers {
             text.push_str(name);
             text.push(':');
@@ -121,21 +102,13 @@ impl Canonical<'_> {
 
     /// `host;range;x-amz-date`.
     pub fn signed_headers(&self) -> String {
-        self.headers
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect::<Vec<_>>()
-            .join(";")
+        self.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(";")
     }
 }
 
 /// Trims a header value and makes one space of several, as the canonical form wants.
 fn squeeze(value: &str) -> String {
-    value
-        .split(' ')
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    value.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// A key that signs for one [`Scope`], with the stamp that its texts carry.
@@ -149,32 +122,18 @@ pub struct Signer {
 impl Signer {
     /// Derives the signing key of `scope`; `stamp` is the request's `x-amz-date`.
     pub fn new(secret_key: &str, stamp: &str, scope: &Scope) -> Signer {
-        let mut bytes = hmac_sha256(
-            format!("AWS4{secret_key}").as_bytes(),
-            scope.date.as_bytes(),
-        );
-        for part in [
-            scope.region.as_str(),
-            scope.service.as_str(),
-            "aws4_request",
-        ] {
+        let mut bytes = hmac_sha256(format!("AWS4{secret_key}").as_bytes(), scope.date.as_bytes());
+        for part in [scope.region.as_str(), scope.service.as_str(), "aws4_request"] {
             bytes = hmac_sha256(bytes.as_ref(), part.as_bytes());
         }
         let key = hmac::Key::new(hmac::HMAC_SHA256, bytes.as_ref());
-        Signer {
-            key,
-            stamp: stamp.to_owned(),
-            scope: scope.to_string(),
-        }
+        Signer { key, stamp: stamp.to_owned(), scope: scope.to_string() }
     }
 
     /// Signature of a whole request, in lower-case hex.
     pub fn request(&self, canonical: &Canonical<'_>) -> String {
         let hash = sha256_hex(canonical.text().as_bytes());
-        self.sign(&format!(
-            "{ALGORITHM}\n{}\n{}\n{hash}",
-            self.stamp, self.scope
-        ))
+        self.sign(&format!("{ALGORITHM}\n{}\n{}\n{hash}", self.stamp, self.scope))
     }
 
     /// Signature of one chunk of an `aws-chunked` body; `previous` is the chunk's before it, or the request's.
@@ -189,10 +148,7 @@ impl Signer {
     /// Signature of the trailing headers (`name:value\n` each) of an `aws-chunked` body.
     pub fn trailer(&self, previous: &str, trailers: &str) -> String {
         let hash = sha256_hex(trailers.as_bytes());
-        self.sign(&format!(
-            "AWS4-HMAC-SHA256-TRAILER\n{}\n{}\n{previous}\n{hash}",
-            self.stamp, self.scope
-        ))
+        self.sign(&format!("AWS4-HMAC-SHA256-TRAILER\n{}\n{}\n{previous}\n{hash}", self.stamp, self.scope))
     }
 
     fn sign(&self, text: &str) -> String {

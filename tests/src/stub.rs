@@ -104,10 +104,7 @@ impl Builder {
 
     /// The credentials that are accepted; made up otherwise.
     pub fn credentials(mut self, access_key: &str, secret_key: &str) -> Builder {
-        self.credentials = Credentials {
-            access_key: access_key.to_owned(),
-            secret_key: secret_key.to_owned(),
-        };
+        self.credentials = Credentials { access_key: access_key.to_owned(), secret_key: secret_key.to_owned() };
         self
     }
 
@@ -151,16 +148,9 @@ impl Builder {
     pub fn start_blocking(self) -> Result<StubS3, StartError> {
         let shelf = match &self.dir {
             None => Shelf::Memory,
-            Some(dir) => Shelf::on_disk(dir).map_err(|source| StartError::Dir {
-                dir: dir.clone(),
-                source,
-            })?,
+            Some(dir) => Shelf::on_disk(dir).map_err(|source| StartError::Dir { dir: dir.clone(), source })?,
         };
-        let bucket = self
-            .buckets
-            .first()
-            .cloned()
-            .unwrap_or_else(|| "bucket".to_owned());
+        let bucket = self.buckets.first().cloned().unwrap_or_else(|| "bucket".to_owned());
         let state = State::new(bucket.clone(), shelf, self.credentials.clone());
         state.objects.create_bucket(&bucket)?;
         for name in self.buckets.iter().skip(1) {
@@ -169,21 +159,10 @@ impl Builder {
         state.set_latency(self.latency);
         state.set_bandwidth(self.bandwidth, self.connection_bandwidth);
         let state = Arc::new(state);
-        let (server, address) =
-            Server::start(state.clone(), self.listen, self.threads).map_err(|source| {
-                StartError::Listen {
-                    address: self.listen,
-                    source,
-                }
-            })?;
+        let (server, address) = Server::start(state.clone(), self.listen, self.threads)
+            .map_err(|source| StartError::Listen { address: self.listen, source })?;
         let server = Mutex::new(Some(server));
-        Ok(StubS3 {
-            state,
-            server,
-            address,
-            credentials: self.credentials,
-            threads: self.threads,
-        })
+        Ok(StubS3 { state, server, address, credentials: self.credentials, threads: self.threads })
     }
 
     /// [`Builder::start_blocking`] for tests that have a runtime; it blocks only to bind a port.
@@ -263,13 +242,8 @@ impl StubS3 {
     pub fn put(&self, key: &str, body: impl Into<Bytes>) -> String {
         let body = body.into();
         let (size, etag) = (body.len() as u64, hex::encode(Md5::digest(&body)));
-        let content = self
-            .state
-            .shelf
-            .keep(body)
-            .expect("the test's directory takes a body");
-        insert(&self.state, &self.state.bucket, key, content, size, etag)
-            .expect("the double's own bucket exists")
+        let content = self.state.shelf.keep(body).expect("the test's directory takes a body");
+        insert(&self.state, &self.state.bucket, key, content, size, etag).expect("the double's own bucket exists")
     }
 
     /// Puts an object of `size` bytes whose content is [`pattern`] at `version`; costs nothing however large it is.
@@ -277,32 +251,21 @@ impl StubS3 {
     /// # Panics
     /// If the bucket is gone.
     pub fn put_pattern(&self, key: &str, version: u64, size: u64) -> String {
-        put_pattern(&self.state, &self.state.bucket, key, version, size)
-            .expect("the double's own bucket exists")
+        put_pattern(&self.state, &self.state.bucket, key, version, size).expect("the double's own bucket exists")
     }
 
     /// Deletes an object; whether it was there.
     pub fn delete(&self, key: &str) -> bool {
-        let removed = self.state.objects.write(&self.state.bucket, |bucket| {
-            Ok(bucket.objects.remove(key.as_bytes()))
-        });
+        let removed = self.state.objects.write(&self.state.bucket, |bucket| Ok(bucket.objects.remove(key.as_bytes())));
         removed.is_ok_and(|object| object.is_some())
     }
 
     /// All keys of the bucket with their sizes, in S3's order.
     pub fn keys(&self) -> Vec<(String, u64)> {
         let name = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
-        let list = |bucket: &objects::Bucket| {
-            bucket
-                .objects
-                .iter()
-                .map(|(key, object)| (name(key), object.size))
-                .collect()
-        };
-        self.state
-            .objects
-            .read(&self.state.bucket, list)
-            .unwrap_or_default()
+        let list =
+            |bucket: &objects::Bucket| bucket.objects.iter().map(|(key, object)| (name(key), object.size)).collect();
+        self.state.objects.read(&self.state.bucket, list).unwrap_or_default()
     }
 
     /// What has been asked since the start or the last reset.
@@ -350,10 +313,7 @@ impl StubS3 {
         let mut server = self.server.lock();
         if server.is_none() {
             let (started, _) = Server::start(self.state.clone(), self.address, self.threads)
-                .map_err(|source| StartError::Listen {
-                    address: self.address,
-                    source,
-                })?;
+                .map_err(|source| StartError::Listen { address: self.address, source })?;
             *server = Some(started);
         }
         Ok(())
@@ -369,14 +329,7 @@ fn insert(
     etag: String,
 ) -> Result<String, S3Error> {
     let headers = vec![("content-type".to_owned(), "binary/octet-stream".to_owned())];
-    let object = Object {
-        content,
-        size,
-        etag: etag.clone(),
-        modified: Timestamp::now(),
-        headers,
-        checksum: None,
-    };
+    let object = Object { content, size, etag: etag.clone(), modified: Timestamp::now(), headers, checksum: None };
     state.objects.write(bucket, |bucket| {
         bucket.insert(key, object);
         Ok(etag)
@@ -384,29 +337,10 @@ fn insert(
 }
 
 /// The ETag of a pattern has the form of a multipart upload's, since it isn't the MD5 of the bytes.
-fn put_pattern(
-    state: &State,
-    bucket: &str,
-    key: &str,
-    version: u64,
-    size: u64,
-) -> Result<String, S3Error> {
+fn put_pattern(state: &State, bucket: &str, key: &str, version: u64, size: u64) -> Result<String, S3Error> {
     if key.is_empty() || key.len() > request::KEY_BYTES_MAX {
         return Err(S3Error::KeyTooLong);
     }
-    let etag = format!(
-        "{}-1",
-        hex::encode(Md5::digest(format!("{version}/{size}/{key}")))
-    );
-    insert(
-        state,
-        bucket,
-        key,
-        Content::Pattern {
-            key: key.into(),
-            version,
-        },
-        size,
-        etag,
-    )
+    let etag = format!("{}-1", hex::encode(Md5::digest(format!("{version}/{size}/{key}"))));
+    insert(state, bucket, key, Content::Pattern { key: key.into(), version }, size, etag)
 }

@@ -126,25 +126,37 @@ pub(super) fn chunk(
 
 /// The entries of a batch, in order.
 pub(super) fn batch(entries: BoxStream<'static, OpenedEntry>, sent: Arc<AtomicU64>, span: Span) -> AnswerBody {
-    let current: Option<Sending> = None;
-    streamed(stream::unfold((entries, current, sent, span), |(mut entries, mut current, sent, span)| async move {
-        loop {
-            if let Some(sending) = &mut current {
-                match sending.next().instrument(span.clone()).await {
-                    Some(frame) => return Some((frame, (entries, current, sent, span))),
-                    None => current = None,
-                }
-            }
-            let (chunk, opened) = entries.next().instrument(span.clone()).await?;
-            let head = match opened {
-                Ok(body) => {
-                    let whole = ByteRange::at(0, u64::from(chunk.len()));
-                    current = Some(Sending::new(body, &chunk, whole, Phase::Bytes, sent.clone()));
-                    EntryHead::of(&chunk)
-                }
-                Err(kind) => EntryHead::Refused(kind),
-            };
-            return Some((Ok(head.encode()), (entries, current, sent, span)));
-        }
+    let sending = SendingBatch { entries, current: None, sent_bytes: sent };
+    streamed(stream::unfold((sending, span), |(mut sending, span)| async move {
+        let frame = sending.next().instrument(span.clone()).await?;
+        Some((frame, (sending, span)))
     }))
+}
+
+/// A batch's body on its way out.
+struct SendingBatch {
+    entries: BoxStream<'static, OpenedEntry>,
+    current: Option<Sending>,
+    sent_bytes: Arc<AtomicU64>,
+}
+
+impl SendingBatch {
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        if let Some(sending) = &mut self.current {
+            match sending.next().await {
+                Some(frame) => return Some(frame),
+                None => self.current = None,
+            }
+        }
+        let (chunk, opened) = self.entries.next().await?;
+        let head = match opened {
+            Ok(body) => {
+                let whole = ByteRange::at(0, u64::from(chunk.len()));
+                self.current = Some(Sending::new(body, &chunk, whole, Phase::Bytes, self.sent_bytes.clone()));
+                EntryHead::of(&chunk)
+            }
+            Err(kind) => EntryHead::Refused(kind),
+        };
+        Some(Ok(head.encode()))
+    }
 }

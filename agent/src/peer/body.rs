@@ -66,15 +66,15 @@ impl Segments {
 
     /// Waits for the status of a Fill.
     pub(super) async fn open(&mut self) -> Result<(), PeerError> {
-        while !self.decoder.is_open() {
+        loop {
             if let Err(error) = self.decoder.open(&mut self.frame) {
                 return Err(self.close(error.into()));
             }
-            if !self.decoder.is_open() {
-                self.read_frame().await?;
+            if self.decoder.is_open() {
+                return Ok(());
             }
+            self.read_frame().await?;
         }
-        Ok(())
     }
 
     async fn read_frame(&mut self) -> Result<(), PeerError> {

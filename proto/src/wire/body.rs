@@ -90,7 +90,7 @@ impl BodyEncoder {
     /// Appends the frames of `piece`: the range's next blocks. Its bytes are not read here: who receives them checks.
     pub fn push(&mut self, piece: Checksummed, frames: &mut VecDeque<Bytes>) -> Result<(), BodyError> {
         let len = piece.len() as u64;
-        let whole = len % u64::from(BLOCK_BYTES) == 0 || len == self.left;
+        let whole = len.is_multiple_of(u64::from(BLOCK_BYTES)) || len == self.left;
         if piece.object() != self.object || piece.first_block() != self.next_block || len > self.left || !whole {
             return Err(BodyError::OutOfOrder);
         }

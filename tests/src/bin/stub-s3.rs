@@ -50,17 +50,12 @@ struct Arguments {
 
 fn pattern(text: &str) -> Result<(String, u64), String> {
     let (key, size) = text.rsplit_once(':').ok_or("expected KEY:SIZE")?;
-    let size = size
-        .parse()
-        .map_err(|_| format!("{size:?} is not a number of bytes"))?;
+    let size = size.parse().map_err(|_| format!("{size:?} is not a number of bytes"))?;
     Ok((key.to_owned(), size))
 }
 
 fn main() -> Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
     let mut builder = StubS3::builder()
         .credentials(&arguments.access_key, &arguments.secret_key)
@@ -83,15 +78,8 @@ fn main() -> Result<()> {
     for (key, size) in &arguments.pattern {
         stub.put_pattern(key, 1, *size);
     }
-    println!(
-        "stub-s3 ready on {} with bucket {}",
-        stub.endpoint(),
-        stub.bucket()
-    );
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
+    println!("stub-s3 ready on {} with bucket {}", stub.endpoint(), stub.bucket());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(interrupted())
 }
 

@@ -32,36 +32,22 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn empty(status: StatusCode) -> Answer {
-        Answer {
-            status,
-            headers: HeaderMap::new(),
-            payload: Payload::Empty,
-        }
+        Answer { status, headers: HeaderMap::new(), payload: Payload::Empty }
     }
 
     pub(super) fn document(document: Document) -> Answer {
         let payload = Payload::Text(document.finish());
-        Answer {
-            payload,
-            ..Answer::empty(StatusCode::OK)
-        }
-        .with("content-type", "application/xml")
+        Answer { payload, ..Answer::empty(StatusCode::OK) }.with("content-type", "application/xml")
     }
 
     pub(super) fn json(text: String) -> Answer {
-        Answer {
-            payload: Payload::Text(text),
-            ..Answer::empty(StatusCode::OK)
-        }
-        .with("content-type", "application/json")
+        Answer { payload: Payload::Text(text), ..Answer::empty(StatusCode::OK) }
+            .with("content-type", "application/json")
     }
 
     /// Sets a header; one whose name or value HTTP can't carry is left out.
     pub(super) fn with(mut self, name: &str, value: &str) -> Answer {
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::try_from(name),
-            HeaderValue::from_bytes(value.as_bytes()),
-        ) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value.as_bytes())) {
             self.headers.insert(name, value);
         }
         self
@@ -86,19 +72,9 @@ impl Answer {
             Payload::Empty => None,
             Payload::Text(text) => {
                 let len = text.len() as u64;
-                Some((
-                    Content::Memory(Arc::from([Bytes::from(text)])),
-                    0,
-                    len,
-                    None,
-                ))
+                Some((Content::Memory(Arc::from([Bytes::from(text)])), 0, len, None))
             }
-            Payload::Object {
-                content,
-                begin,
-                end,
-                name,
-            } => Some((content, begin, end, Some(name))),
+            Payload::Object { content, begin, end, name } => Some((content, begin, end, Some(name))),
         }
     }
 
@@ -109,9 +85,7 @@ impl Answer {
             return answer.with_etag(etag);
         }
         let answer = match error {
-            S3Error::InvalidRange { size } => {
-                answer.with("content-range", &format!("bytes */{size}"))
-            }
+            S3Error::InvalidRange { size } => answer.with("content-range", &format!("bytes */{size}")),
             _ => answer,
         };
         if request.is_some_and(|request| request.method == Method::HEAD) {

@@ -32,11 +32,7 @@ pub(super) enum Payload {
     /// `aws-chunked` with a checksum behind it, without signatures.
     UnsignedTrailer,
     /// `aws-chunked`, each chunk signed; `trailer` = a signed trailer follows.
-    SignedChunks {
-        signer: Signer,
-        seed: String,
-        trailer: bool,
-    },
+    SignedChunks { signer: Signer, seed: String, trailer: bool },
 }
 
 /// Where a signature was found, taken apart.
@@ -52,25 +48,12 @@ struct Claim {
 }
 
 /// Checks the signature of `request` at time `now` against `known` credentials.
-pub(super) fn verify(
-    request: &Request,
-    known: &[Credentials],
-    now: Timestamp,
-) -> Result<Verified, S3Error> {
+pub(super) fn verify(request: &Request, known: &[Credentials], now: Timestamp) -> Result<Verified, S3Error> {
     let claim = claim(request)?;
-    let credentials = known
-        .iter()
-        .find(|one| one.access_key == claim.access_key)
-        .ok_or(S3Error::InvalidAccessKeyId)?;
+    let credentials = known.iter().find(|one| one.access_key == claim.access_key).ok_or(S3Error::InvalidAccessKeyId)?;
     check_time(&claim, now)?;
     let headers = signed_headers(request, &claim)?;
-    let query: Vec<_> = request
-        .query
-        .0
-        .iter()
-        .filter(|(name, _)| name != "X-Amz-Signature")
-        .cloned()
-        .collect();
+    let query: Vec<_> = request.query.0.iter().filter(|(name, _)| name != "X-Amz-Signature").cloned().collect();
     let canonical = Canonical {
         method: request.method.as_str(),
         path: &request.path,
@@ -80,34 +63,19 @@ pub(super) fn verify(
     };
     let signer = Signer::new(&credentials.secret_key, &claim.stamp, &claim.scope);
     let wanted = signer.request(&canonical);
-    if aws_lc_rs::constant_time::verify_slices_are_equal(
-        wanted.as_bytes(),
-        claim.signature.as_bytes(),
-    )
-    .is_err()
-    {
+    if aws_lc_rs::constant_time::verify_slices_are_equal(wanted.as_bytes(), claim.signature.as_bytes()).is_err() {
         return Err(S3Error::SignatureDoesNotMatch);
     }
     let payload = match claim.payload.as_str() {
         "UNSIGNED-PAYLOAD" => Payload::Unsigned,
         "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => Payload::UnsignedTrailer,
-        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => Payload::SignedChunks {
-            signer,
-            seed: wanted,
-            trailer: false,
-        },
-        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => Payload::SignedChunks {
-            signer,
-            seed: wanted,
-            trailer: true,
-        },
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => Payload::SignedChunks { signer, seed: wanted, trailer: false },
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => Payload::SignedChunks { signer, seed: wanted, trailer: true },
         hash if hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
             Payload::Sha256(hash.to_ascii_lowercase())
         }
         _ => {
-            return Err(S3Error::InvalidArgument {
-                name: "x-amz-content-sha256",
-            });
+            return Err(S3Error::InvalidArgument { name: "x-amz-content-sha256" });
         }
     };
     Ok(Verified { payload })
@@ -123,9 +91,7 @@ fn claim(request: &Request) -> Result<Claim, S3Error> {
 
 fn header_claim(request: &Request, header: &str) -> Result<Claim, S3Error> {
     let malformed = S3Error::AuthorizationHeaderMalformed;
-    let fields = header
-        .strip_prefix(ALGORITHM)
-        .ok_or_else(|| malformed.clone())?;
+    let fields = header.strip_prefix(ALGORITHM).ok_or_else(|| malformed.clone())?;
     let (mut credential, mut signed, mut signature) = (None, None, None);
     for field in fields.split(',') {
         match field.trim().split_once('=') {
@@ -141,9 +107,7 @@ fn header_claim(request: &Request, header: &str) -> Result<Claim, S3Error> {
     let (access_key, scope) = credential_scope(credential)?;
     let payload = request
         .header("x-amz-content-sha256")
-        .ok_or(S3Error::InvalidRequest {
-            why: "Missing required header for this request: x-amz-content-sha256",
-        })?;
+        .ok_or(S3Error::InvalidRequest { why: "Missing required header for this request: x-amz-content-sha256" })?;
     Ok(Claim {
         access_key,
         scope,
@@ -161,40 +125,25 @@ fn stamp_of(request: &Request) -> Result<String, S3Error> {
         return Ok(stamp.to_owned());
     }
     let date = request.header("date").ok_or(S3Error::AccessDenied)?;
-    let time = jiff::fmt::rfc2822::DateTimeParser::new()
-        .parse_timestamp(date)
-        .map_err(|_| S3Error::AccessDenied)?;
+    let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).map_err(|_| S3Error::AccessDenied)?;
     Ok(time.strftime("%Y%m%dT%H%M%SZ").to_string())
 }
 
 fn query_claim(request: &Request) -> Result<Claim, S3Error> {
-    let field = |name| {
-        request
-            .query
-            .get(name)
-            .ok_or(S3Error::AuthorizationHeaderMalformed)
-    };
+    let field = |name| request.query.get(name).ok_or(S3Error::AuthorizationHeaderMalformed);
     if field("X-Amz-Algorithm")? != ALGORITHM {
         return Err(S3Error::AuthorizationHeaderMalformed);
     }
     let (access_key, scope) = credential_scope(field("X-Amz-Credential")?)?;
-    let expires_s: i64 = field("X-Amz-Expires")?
-        .parse()
-        .map_err(|_| S3Error::AuthorizationHeaderMalformed)?;
+    let expires_s: i64 = field("X-Amz-Expires")?.parse().map_err(|_| S3Error::AuthorizationHeaderMalformed)?;
     if !(0..=EXPIRES_MAX_S).contains(&expires_s) {
         return Err(S3Error::AuthorizationHeaderMalformed);
     }
-    let payload = request
-        .query
-        .get("X-Amz-Content-Sha256")
-        .or(request.header("x-amz-content-sha256"));
+    let payload = request.query.get("X-Amz-Content-Sha256").or(request.header("x-amz-content-sha256"));
     Ok(Claim {
         access_key,
         scope,
-        signed_headers: field("X-Amz-SignedHeaders")?
-            .split(';')
-            .map(str::to_owned)
-            .collect(),
+        signed_headers: field("X-Amz-SignedHeaders")?.split(';').map(str::to_owned).collect(),
         signature: field("X-Amz-Signature")?.to_owned(),
         stamp: field("X-Amz-Date")?.to_owned(),
         payload: payload.unwrap_or("UNSIGNED-PAYLOAD").to_owned(),
@@ -205,22 +154,11 @@ fn query_claim(request: &Request) -> Result<Claim, S3Error> {
 /// `KEY/20130524/us-east-1/s3/aws4_request`; the key itself may hold slashes.
 fn credential_scope(text: &str) -> Result<(String, Scope), S3Error> {
     let mut parts = text.rsplitn(5, '/');
-    let (last, service, region, date, key) = (
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-    );
+    let (last, service, region, date, key) = (parts.next(), parts.next(), parts.next(), parts.next(), parts.next());
     match (key, date, region, service, last) {
-        (Some(key), Some(date), Some(region), Some("s3"), Some("aws4_request")) => Ok((
-            key.to_owned(),
-            Scope {
-                date: date.to_owned(),
-                region: region.to_owned(),
-                service: "s3".to_owned(),
-            },
-        )),
+        (Some(key), Some(date), Some(region), Some("s3"), Some("aws4_request")) => {
+            Ok((key.to_owned(), Scope { date: date.to_owned(), region: region.to_owned(), service: "s3".to_owned() }))
+        }
         _ => Err(S3Error::AuthorizationHeaderMalformed),
     }
 }
@@ -245,22 +183,15 @@ fn check_time(claim: &Claim, now: Timestamp) -> Result<(), S3Error> {
 /// The signed headers with their values. `host` and every `x-amz-*` header must be among them.
 fn signed_headers(request: &Request, claim: &Claim) -> Result<Vec<(String, String)>, S3Error> {
     let signed = |name: &str| claim.signed_headers.iter().any(|one| one == name);
-    let forgotten = request
-        .headers
-        .keys()
-        .any(|name| name.as_str().starts_with("x-amz-") && !signed(name.as_str()));
+    let forgotten = request.headers.keys().any(|name| name.as_str().starts_with("x-amz-") && !signed(name.as_str()));
     // S3 lets the content hash go unsigned in a presigned request, whose signature covers it by itself.
     if !signed("host") || (forgotten && claim.expires_s.is_none()) {
         return Err(S3Error::AccessDenied);
     }
     let mut headers = Vec::with_capacity(claim.signed_headers.len());
     for name in &claim.signed_headers {
-        let values: Vec<_> = request
-            .headers
-            .get_all(name)
-            .iter()
-            .map(|v| String::from_utf8_lossy(v.as_bytes()))
-            .collect();
+        let values: Vec<_> =
+            request.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes())).collect();
         if values.is_empty() {
             return Err(S3Error::SignatureDoesNotMatch);
         }

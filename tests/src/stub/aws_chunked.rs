@@ -30,11 +30,7 @@ struct Chain {
 
 enum State {
     Head,
-    Data {
-        left: u64,
-        signature: String,
-        hash: digest::Context,
-    },
+    Data { left: u64, signature: String, hash: digest::Context },
     Tail,
     Trailers,
     Done,
@@ -52,41 +48,22 @@ pub(super) struct Decoder {
 impl Decoder {
     /// For chunks without signatures.
     pub(super) fn unsigned() -> Decoder {
-        Decoder {
-            state: State::Head,
-            chain: None,
-            line: BytesMut::new(),
-            trailers: vec![],
-            trailer_signature: None,
-        }
+        Decoder { state: State::Head, chain: None, line: BytesMut::new(), trailers: vec![], trailer_signature: None }
     }
 
     /// For signed chunks; `seed` is the request's own signature.
     pub(super) fn signed(signer: Signer, seed: String, trailer: bool) -> Decoder {
-        Decoder {
-            chain: Some(Chain {
-                signer,
-                previous: seed,
-                trailer,
-            }),
-            ..Decoder::unsigned()
-        }
+        Decoder { chain: Some(Chain { signer, previous: seed, trailer }), ..Decoder::unsigned() }
     }
 
     /// Takes the next bytes of the body; hands every piece of content to `out`.
     ///
     /// Errors: `IncompleteBody` for what isn't the coding, `SignatureDoesNotMatch`.
-    pub(super) fn push(
-        &mut self,
-        mut input: Bytes,
-        mut out: impl FnMut(Bytes),
-    ) -> Result<(), S3Error> {
+    pub(super) fn push(&mut self, mut input: Bytes, mut out: impl FnMut(Bytes)) -> Result<(), S3Error> {
         while !input.is_empty() {
             match &mut self.state {
                 State::Data { left, hash, .. } => {
-                    let take = usize::try_from(*left)
-                        .unwrap_or(usize::MAX)
-                        .min(input.len());
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                     let piece = input.split_to(take);
                     if self.chain.is_some() {
                         hash.update(&piece);
@@ -123,9 +100,7 @@ impl Decoder {
         }
         match self.state {
             State::Done => Ok(self.trailers),
-            State::Head | State::Data { .. } | State::Tail | State::Trailers => {
-                Err(S3Error::IncompleteBody)
-            }
+            State::Head | State::Data { .. } | State::Tail | State::Trailers => Err(S3Error::IncompleteBody),
         }
     }
 
@@ -142,9 +117,7 @@ impl Decoder {
         input.advance(1);
         let line = self.line.split();
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        String::from_utf8(line.to_vec())
-            .map(Some)
-            .map_err(|_| S3Error::IncompleteBody)
+        String::from_utf8(line.to_vec()).map(Some).map_err(|_| S3Error::IncompleteBody)
     }
 
     fn line_read(&mut self, line: &str) -> Result<(), S3Error> {
@@ -155,11 +128,7 @@ impl Decoder {
                 Ok(())
             }
             // A signed trailer ends with its signature; an empty line before that is nothing.
-            State::Trailers
-                if line.is_empty() && self.chain.as_ref().is_some_and(|chain| chain.trailer) =>
-            {
-                Ok(())
-            }
+            State::Trailers if line.is_empty() && self.chain.as_ref().is_some_and(|chain| chain.trailer) => Ok(()),
             State::Trailers if line.is_empty() => self.end_trailers(),
             State::Trailers => self.trailer(line),
             State::Tail | State::Data { .. } | State::Done => Err(S3Error::IncompleteBody),
@@ -169,17 +138,9 @@ impl Decoder {
     fn begin_chunk(&mut self, line: &str) -> Result<(), S3Error> {
         let (size, extension) = line.split_once(';').unwrap_or((line, ""));
         let left = u64::from_str_radix(size.trim(), 16).map_err(|_| S3Error::IncompleteBody)?;
-        let signature = extension
-            .trim()
-            .strip_prefix("chunk-signature=")
-            .unwrap_or("")
-            .to_owned();
+        let signature = extension.trim().strip_prefix("chunk-signature=").unwrap_or("").to_owned();
         if left > 0 {
-            self.state = State::Data {
-                left,
-                signature,
-                hash: digest::Context::new(&digest::SHA256),
-            };
+            self.state = State::Data { left, signature, hash: digest::Context::new(&digest::SHA256) };
             return Ok(());
         }
         self.check_chunk(&signature, EMPTY_SHA256)?;
@@ -188,9 +149,7 @@ impl Decoder {
     }
 
     fn end_chunk(&mut self) -> Result<(), S3Error> {
-        if let State::Data {
-            signature, hash, ..
-        } = std::mem::replace(&mut self.state, State::Tail)
+        if let State::Data { signature, hash, .. } = std::mem::replace(&mut self.state, State::Tail)
             && self.chain.is_some()
         {
             self.check_chunk(&signature, &hex::encode(hash.finish()))?;
@@ -220,11 +179,7 @@ impl Decoder {
         } else {
             return Err(S3Error::IncompleteBody);
         }
-        if self.trailer_signature.is_some() {
-            self.end_trailers()
-        } else {
-            Ok(())
-        }
+        if self.trailer_signature.is_some() { self.end_trailers() } else { Ok(()) }
     }
 
     /// Refuses a trailer that should be signed and isn't.
@@ -232,11 +187,7 @@ impl Decoder {
         if let Some(chain) = &self.chain
             && chain.trailer
         {
-            let text: String = self
-                .trailers
-                .iter()
-                .map(|(name, value)| format!("{name}:{value}\n"))
-                .collect();
+            let text: String = self.trailers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
             let wanted = chain.signer.trailer(&chain.previous, &text);
             if self.trailer_signature.as_deref() != Some(wanted.as_str()) {
                 return Err(S3Error::SignatureDoesNotMatch);

@@ -65,10 +65,7 @@ pub(super) fn respond(
 ) -> Response<Body> {
     let (status, mut headers, len) = (answer.status, answer.headers.clone(), answer.len());
     if fault == Some(&FaultAction::WrongEtag) {
-        headers.insert(
-            header::ETAG,
-            HeaderValue::from_static("\"00000000000000000000000000000bad\""),
-        );
+        headers.insert(header::ETAG, HeaderValue::from_static("\"00000000000000000000000000000bad\""));
     }
     let missing = match fault {
         Some(FaultAction::WrongLength { missing_bytes }) => *missing_bytes,
@@ -99,31 +96,17 @@ fn feed(
     fault: Option<&FaultAction>,
 ) -> Body {
     let (end, ending) = match fault {
-        Some(FaultAction::Reset { after_bytes }) => {
-            (end.min(begin.saturating_add(*after_bytes)), Ending::Reset)
-        }
-        Some(FaultAction::ShortBody { after_bytes }) => {
-            (end.min(begin.saturating_add(*after_bytes)), Ending::Close)
-        }
+        Some(FaultAction::Reset { after_bytes }) => (end.min(begin.saturating_add(*after_bytes)), Ending::Reset),
+        Some(FaultAction::ShortBody { after_bytes }) => (end.min(begin.saturating_add(*after_bytes)), Ending::Close),
         _ => (end, Ending::Whole),
     };
     let drip = match fault {
         Some(FaultAction::Drip { bytes_per_s }) => Some(Pacer::new(Some((*bytes_per_s).max(1)))),
         _ => None,
     };
-    let mut feed = Feed {
-        connection: connection.clone(),
-        content,
-        at: begin,
-        end,
-        name,
-        ending,
-        drip,
-    };
+    let mut feed = Feed { connection: connection.clone(), content, at: begin, end, name, ending, drip };
     if let Some(whole) = feed.at_once() {
-        return Full::new(whole)
-            .map_err(|never| match never {})
-            .boxed_unsync();
+        return Full::new(whole).map_err(|never| match never {}).boxed_unsync();
     }
     let frames = stream::unfold(feed, async |mut feed| {
         let frame = feed.next().await?;
@@ -152,9 +135,7 @@ impl Feed {
     }
 
     fn pacers(&self) -> impl Iterator<Item = &Pacer> {
-        [&self.connection.state.down, &self.connection.down]
-            .into_iter()
-            .chain(&self.drip)
+        [&self.connection.state.down, &self.connection.down].into_iter().chain(&self.drip)
     }
 
     fn count(&self, bytes: u64) {
@@ -170,10 +151,7 @@ impl Feed {
                 Ending::Close | Ending::Reset => Some(Err(self.break_off().await)),
             };
         }
-        let frame = self
-            .pacers()
-            .map(Pacer::frame_bytes)
-            .fold(FRAME_BYTES, u64::min);
+        let frame = self.pacers().map(Pacer::frame_bytes).fold(FRAME_BYTES, u64::min);
         let bytes = match self.read(frame.min(self.end - self.at)).await {
             Ok(bytes) => bytes,
             Err(error) => return Some(Err(BodyError::Read(error))),
@@ -192,9 +170,7 @@ impl Feed {
             return self.content.read(self.at, max);
         }
         let (content, at) = (self.content.clone(), self.at);
-        tokio::task::spawn_blocking(move || content.read(at, max))
-            .await
-            .map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || content.read(at, max)).await.map_err(io::Error::other)?
     }
 
     async fn break_off(&self) -> BodyError {

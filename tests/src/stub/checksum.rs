@@ -18,13 +18,8 @@ pub(super) enum Algorithm {
 }
 
 impl Algorithm {
-    const ALL: [Algorithm; 5] = [
-        Algorithm::Crc32,
-        Algorithm::Crc32c,
-        Algorithm::Crc64Nvme,
-        Algorithm::Sha1,
-        Algorithm::Sha256,
-    ];
+    const ALL: [Algorithm; 5] =
+        [Algorithm::Crc32, Algorithm::Crc32c, Algorithm::Crc64Nvme, Algorithm::Sha1, Algorithm::Sha256];
 
     pub(super) fn header(self) -> &'static str {
         match self {
@@ -60,21 +55,16 @@ impl Running {
     ///
     /// Errors: `InvalidRequest` for a trailer S3 doesn't know.
     pub(super) fn asked_for(headers: &HeaderMap) -> Result<Option<Running>, S3Error> {
-        let in_header = Algorithm::ALL
-            .into_iter()
-            .find(|one| headers.contains_key(one.header()));
-        let trailer = headers
-            .get("x-amz-trailer")
-            .and_then(|value| value.to_str().ok());
+        let in_header = Algorithm::ALL.into_iter().find(|one| headers.contains_key(one.header()));
+        let trailer = headers.get("x-amz-trailer").and_then(|value| value.to_str().ok());
         let algorithm = match (in_header, trailer) {
             (Some(algorithm), _) => algorithm,
             (None, None) => return Ok(None),
-            (None, Some(name)) => Algorithm::ALL
-                .into_iter()
-                .find(|one| one.header().eq_ignore_ascii_case(name.trim()))
-                .ok_or(S3Error::InvalidRequest {
-                    why: "The value specified in the x-amz-trailer header is not supported",
-                })?,
+            (None, Some(name)) => {
+                Algorithm::ALL.into_iter().find(|one| one.header().eq_ignore_ascii_case(name.trim())).ok_or(
+                    S3Error::InvalidRequest { why: "The value specified in the x-amz-trailer header is not supported" },
+                )?
+            }
         };
         Ok(Some(Running::new(algorithm)))
     }
@@ -101,16 +91,9 @@ impl Running {
     /// Compares with the header or the trailer; `None` if a promised trailer never came.
     ///
     /// Errors: `BadDigest`.
-    pub(super) fn check(
-        self,
-        headers: &HeaderMap,
-        trailers: &[(String, String)],
-    ) -> Result<Option<Checksum>, S3Error> {
+    pub(super) fn check(self, headers: &HeaderMap, trailers: &[(String, String)]) -> Result<Option<Checksum>, S3Error> {
         let name = self.algorithm.header();
-        let in_trailer = trailers
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str());
+        let in_trailer = trailers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let in_header = headers.get(name).and_then(|value| value.to_str().ok());
         let Some(wanted) = in_header.or(in_trailer) else {
             return Ok(None);
@@ -122,10 +105,7 @@ impl Running {
         if value != wanted.trim() {
             return Err(S3Error::BadDigest);
         }
-        Ok(Some(Checksum {
-            algorithm: self.algorithm,
-            value,
-        }))
+        Ok(Some(Checksum { algorithm: self.algorithm, value }))
     }
 }
 
@@ -155,13 +135,7 @@ mod tests {
             let mut running = Running::asked_for(&headers).unwrap().unwrap();
             running.update(b"12345");
             running.update(b"6789");
-            assert_eq!(
-                running.check(&headers, &[]),
-                Ok(Some(Checksum {
-                    algorithm,
-                    value: wanted
-                }))
-            );
+            assert_eq!(running.check(&headers, &[]), Ok(Some(Checksum { algorithm, value: wanted })));
             let mut other = Running::asked_for(&headers).unwrap().unwrap();
             other.update(b"x");
             assert_eq!(other.check(&headers, &[]), Err(S3Error::BadDigest));
@@ -171,22 +145,11 @@ mod tests {
     #[test]
     fn trailers() {
         let mut headers = HeaderMap::new();
-        headers.insert(
-            "x-amz-trailer",
-            HeaderValue::from_static("x-amz-checksum-crc32"),
-        );
+        headers.insert("x-amz-trailer", HeaderValue::from_static("x-amz-checksum-crc32"));
         let trailer = |value: &str| vec![("x-amz-checksum-crc32".to_owned(), value.to_owned())];
         let run = || Running::asked_for(&headers).unwrap().unwrap();
-        assert!(
-            run()
-                .check(&headers, &trailer("AAAAAA=="))
-                .unwrap()
-                .is_some()
-        );
-        assert_eq!(
-            run().check(&headers, &trailer("AAAAAB==")),
-            Err(S3Error::BadDigest)
-        );
+        assert!(run().check(&headers, &trailer("AAAAAA==")).unwrap().is_some());
+        assert_eq!(run().check(&headers, &trailer("AAAAAB==")), Err(S3Error::BadDigest));
         headers.insert("x-amz-trailer", HeaderValue::from_static("x-other"));
         assert!(Running::asked_for(&headers).is_err());
     }

@@ -54,10 +54,7 @@ pub(super) enum Shelf {
 impl Shelf {
     pub(super) fn on_disk(dir: &Path) -> io::Result<Shelf> {
         fs::create_dir_all(dir)?;
-        Ok(Shelf::Disk {
-            dir: dir.to_owned(),
-            next: AtomicU64::new(0),
-        })
+        Ok(Shelf::Disk { dir: dir.to_owned(), next: AtomicU64::new(0) })
     }
 
     /// Keeps `body`. Blocks on the disk.
@@ -68,10 +65,7 @@ impl Shelf {
                 let number = next.fetch_add(1, Ordering::SeqCst);
                 let path = dir.join(format!("{}-{number}.body", std::process::id()));
                 fs::write(&path, &body)?;
-                let piece = DiskPiece {
-                    file: Arc::new(OwnedFile { path }),
-                    len: body.len() as u64,
-                };
+                let piece = DiskPiece { file: Arc::new(OwnedFile { path }), len: body.len() as u64 };
                 Ok(Content::Disk(Arc::from([piece])))
             }
         }
@@ -89,12 +83,7 @@ impl Content {
             })
             .collect();
         if let Some(memory) = memory {
-            return Some(Content::Memory(
-                memory
-                    .into_iter()
-                    .flat_map(|pieces| pieces.iter().cloned())
-                    .collect(),
-            ));
+            return Some(Content::Memory(memory.into_iter().flat_map(|pieces| pieces.iter().cloned()).collect()));
         }
         let disk: Option<Vec<&Arc<[DiskPiece]>>> = parts
             .iter()
@@ -103,13 +92,7 @@ impl Content {
                 Content::Memory(_) | Content::Pattern { .. } => None,
             })
             .collect();
-        disk.map(|disk| {
-            Content::Disk(
-                disk.into_iter()
-                    .flat_map(|pieces| pieces.iter().cloned())
-                    .collect(),
-            )
-        })
+        disk.map(|disk| Content::Disk(disk.into_iter().flat_map(|pieces| pieces.iter().cloned()).collect()))
     }
 
     /// Whether [`Content::read`] waits for a disk.
@@ -125,14 +108,11 @@ impl Content {
                 let (index, skip) = find(sizes, offset).ok_or(io::ErrorKind::UnexpectedEof)?;
                 let piece = &pieces[index];
                 let skip = usize::try_from(skip).map_err(io::Error::other)?;
-                let len = usize::try_from(max)
-                    .unwrap_or(usize::MAX)
-                    .min(piece.len() - skip);
+                let len = usize::try_from(max).unwrap_or(usize::MAX).min(piece.len() - skip);
                 Ok(piece.slice(skip..skip + len))
             }
             Content::Disk(pieces) => {
-                let (index, skip) = find(pieces.iter().map(|p| p.len), offset)
-                    .ok_or(io::ErrorKind::UnexpectedEof)?;
+                let (index, skip) = find(pieces.iter().map(|p| p.len), offset).ok_or(io::ErrorKind::UnexpectedEof)?;
                 let piece = &pieces[index];
                 let len = usize::try_from(max.min(piece.len - skip)).map_err(io::Error::other)?;
                 let mut buffer = BytesMut::zeroed(len);
@@ -167,11 +147,7 @@ mod tests {
     fn whole(content: &Content, size: u64) -> Vec<u8> {
         let mut all = Vec::new();
         while (all.len() as u64) < size {
-            all.extend(
-                content
-                    .read(all.len() as u64, size - all.len() as u64)
-                    .unwrap(),
-            );
+            all.extend(content.read(all.len() as u64, size - all.len() as u64).unwrap());
         }
         all
     }
@@ -180,17 +156,12 @@ mod tests {
     fn parts_join_in_memory_and_on_disk() {
         let dir = tempfile::tempdir().unwrap();
         for shelf in [Shelf::Memory, Shelf::on_disk(dir.path()).unwrap()] {
-            let part =
-                |text: &'static str| (shelf.keep(Bytes::from(text)).unwrap(), text.len() as u64);
+            let part = |text: &'static str| (shelf.keep(Bytes::from(text)).unwrap(), text.len() as u64);
             let joined = Content::join(&[part("abc"), part(""), part("defg")]).unwrap();
             assert_eq!(whole(&joined, 7), b"abcdefg");
             assert_eq!(joined.read(4, 2).unwrap(), "ef");
             assert!(joined.read(7, 1).is_err());
         }
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            0,
-            "bodies go with their contents"
-        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "bodies go with their contents");
     }
 }

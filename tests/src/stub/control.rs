@@ -81,20 +81,11 @@ struct Pattern {
 
 /// Answers a control request.
 pub(super) async fn serve(state: &State, parts: &Parts, body: Incoming) -> Answer {
-    let body = Limited::new(body, BODY_BYTES_MAX)
-        .collect()
-        .await
-        .map(|body| body.to_bytes());
-    let outcome = body
-        .map_err(|_| ControlError::Body)
-        .and_then(|body| control(state, parts, &body));
+    let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map(|body| body.to_bytes());
+    let outcome = body.map_err(|_| ControlError::Body).and_then(|body| control(state, parts, &body));
     outcome.unwrap_or_else(|error| {
         let payload = Payload::Text(json!({ "error": error.to_string() }).to_string());
-        Answer {
-            payload,
-            ..Answer::empty(error.status())
-        }
-        .with("content-type", "application/json")
+        Answer { payload, ..Answer::empty(error.status()) }.with("content-type", "application/json")
     })
 }
 
@@ -116,9 +107,7 @@ fn control(state: &State, parts: &Parts, body: &Bytes) -> Result<Answer, Control
             state.set_bandwidth(bandwidth.total, bandwidth.per_connection);
             Ok(done())
         }
-        (&Method::GET, "faults") => {
-            Ok(Answer::json(serde_json::to_string(&state.faults.report())?))
-        }
+        (&Method::GET, "faults") => Ok(Answer::json(serde_json::to_string(&state.faults.report())?)),
         (&Method::POST, "faults") => {
             for rule in parse::<Vec<FaultRule>>(body)? {
                 state.faults.add(rule);
@@ -130,25 +119,11 @@ fn control(state: &State, parts: &Parts, body: &Bytes) -> Result<Answer, Control
             Ok(done())
         }
         (&Method::POST, "pattern") => {
-            let Pattern {
-                bucket,
-                key,
-                version,
-                size,
-            } = parse(body)?;
-            let etag = put_pattern(
-                state,
-                bucket.as_deref().unwrap_or(&state.bucket),
-                &key,
-                version,
-                size,
-            )?;
+            let Pattern { bucket, key, version, size } = parse(body)?;
+            let etag = put_pattern(state, bucket.as_deref().unwrap_or(&state.bucket), &key, version, size)?;
             Ok(Answer::json(json!({ "etag": etag }).to_string()))
         }
-        (method, _) => Err(ControlError::Unknown {
-            method: method.clone(),
-            path: parts.uri.path().to_owned(),
-        }),
+        (method, _) => Err(ControlError::Unknown { method: method.clone(), path: parts.uri.path().to_owned() }),
     }
 }
 

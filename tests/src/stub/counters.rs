@@ -55,15 +55,8 @@ pub struct KeyCounters {
     pub ranges: BTreeMap<(u64, u64), u64>,
 }
 
-fn as_list<S: serde::Serializer>(
-    ranges: &BTreeMap<(u64, u64), u64>,
-    out: S,
-) -> Result<S::Ok, S::Error> {
-    out.collect_seq(
-        ranges
-            .iter()
-            .map(|((begin, end), count)| (begin, end, count)),
-    )
+fn as_list<S: serde::Serializer>(ranges: &BTreeMap<(u64, u64), u64>, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_seq(ranges.iter().map(|((begin, end), count)| (begin, end, count)))
 }
 
 impl KeyCounters {
@@ -82,10 +75,7 @@ impl KeyCounters {
     fn chunk_touches(&self, chunk_bytes: u64) -> (u64, u64) {
         let (mut touches, mut distinct, mut next) = (0, 0, 0);
         for ((begin, end), count) in &self.ranges {
-            let (first, behind) = (
-                begin / chunk_bytes,
-                end.div_ceil(chunk_bytes).max(begin / chunk_bytes + 1),
-            );
+            let (first, behind) = (begin / chunk_bytes, end.div_ceil(chunk_bytes).max(begin / chunk_bytes + 1));
             touches += (behind - first) * count;
             distinct += behind.saturating_sub(first.max(next));
             next = next.max(behind);
@@ -107,46 +97,29 @@ impl Counters {
 
     /// The counters of `key` in `bucket`; zeros if nobody asked for it.
     pub fn key(&self, bucket: &str, key: &str) -> KeyCounters {
-        self.keys
-            .get(&format!("{bucket}/{key}"))
-            .cloned()
-            .unwrap_or_default()
+        self.keys.get(&format!("{bucket}/{key}")).cloned().unwrap_or_default()
     }
 
     /// GETs for each chunk that was read at all: 1.0 is "each chunk once". 0 if nothing was read.
     pub fn gets_per_chunk(&self, chunk_bytes: u64) -> f64 {
         let add = |(a, b): (u64, u64), (c, d): (u64, u64)| (a + c, b + d);
-        let (touches, distinct) = self
-            .keys
-            .values()
-            .map(|key| key.chunk_touches(chunk_bytes.max(1)))
-            .fold((0, 0), add);
+        let (touches, distinct) = self.keys.values().map(|key| key.chunk_touches(chunk_bytes.max(1))).fold((0, 0), add);
         ratio(touches, distinct)
     }
 
     /// Bytes sent for each byte that anybody asked for: 1.0 is "each byte once". 0 if nothing was read.
     pub fn byte_amplification(&self) -> f64 {
-        ratio(
-            self.bytes_sent,
-            self.keys.values().map(KeyCounters::distinct_bytes).sum(),
-        )
+        ratio(self.bytes_sent, self.keys.values().map(KeyCounters::distinct_bytes).sum())
     }
 
     /// GETs that arrived for each distinct range that was answered: what retries cost. 0 if nothing was answered.
     pub fn get_amplification(&self) -> f64 {
-        ratio(
-            self.gets,
-            self.keys.values().map(|key| key.ranges.len() as u64).sum(),
-        )
+        ratio(self.gets, self.keys.values().map(|key| key.ranges.len() as u64).sum())
     }
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        part as f64 / whole as f64
-    }
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 #[derive(Debug, Default)]
@@ -183,9 +156,7 @@ impl LiveCounters {
         let count: fn(&mut KeyCounters) = match operation {
             Operation::GetObject => |key| key.gets += 1,
             Operation::HeadObject => |key| key.heads += 1,
-            Operation::PutObject | Operation::CopyObject | Operation::CompleteMultipartUpload => {
-                |key| key.puts += 1
-            }
+            Operation::PutObject | Operation::CopyObject | Operation::CompleteMultipartUpload => |key| key.puts += 1,
             _ => return,
         };
         counters.gets += u64::from(operation == Operation::GetObject);

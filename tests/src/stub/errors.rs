@@ -85,120 +85,68 @@ impl S3Error {
     fn row(&self) -> (u16, &'static str, &'static str) {
         match self {
             S3Error::AccessDenied => (403, "AccessDenied", "Access Denied"),
-            S3Error::AuthorizationHeaderMalformed => (
-                400,
-                "AuthorizationHeaderMalformed",
-                "The authorization header that you provided is not valid.",
-            ),
+            S3Error::AuthorizationHeaderMalformed => {
+                (400, "AuthorizationHeaderMalformed", "The authorization header that you provided is not valid.")
+            }
             S3Error::BadDigest => (
                 400,
                 "BadDigest",
                 "The Content-MD5 or checksum value that you specified did not match what was received.",
             ),
-            S3Error::BucketAlreadyOwnedByYou => (
-                409,
-                "BucketAlreadyOwnedByYou",
-                "Your previous request to create the named bucket succeeded.",
-            ),
-            S3Error::BucketNotEmpty => (
-                409,
-                "BucketNotEmpty",
-                "The bucket you tried to delete is not empty.",
-            ),
+            S3Error::BucketAlreadyOwnedByYou => {
+                (409, "BucketAlreadyOwnedByYou", "Your previous request to create the named bucket succeeded.")
+            }
+            S3Error::BucketNotEmpty => (409, "BucketNotEmpty", "The bucket you tried to delete is not empty."),
             S3Error::ContentSha256Mismatch => (
                 400,
                 "XAmzContentSHA256Mismatch",
                 "The provided 'x-amz-content-sha256' header does not match what was computed.",
             ),
-            S3Error::EntityTooLarge => (
-                400,
-                "EntityTooLarge",
-                "Your proposed upload exceeds the maximum allowed size.",
-            ),
-            S3Error::EntityTooSmall => (
-                400,
-                "EntityTooSmall",
-                "Your proposed upload is smaller than the minimum allowed object size.",
-            ),
+            S3Error::EntityTooLarge => {
+                (400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size.")
+            }
+            S3Error::EntityTooSmall => {
+                (400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed object size.")
+            }
             S3Error::IncompleteBody => (
                 400,
                 "IncompleteBody",
                 "You did not provide the number of bytes specified by the Content-Length HTTP header.",
             ),
-            S3Error::InternalError => (
-                500,
-                "InternalError",
-                "We encountered an internal error. Please try again.",
-            ),
-            S3Error::InvalidAccessKeyId => (
-                403,
-                "InvalidAccessKeyId",
-                "The AWS access key ID that you provided does not exist in our records.",
-            ),
+            S3Error::InternalError => (500, "InternalError", "We encountered an internal error. Please try again."),
+            S3Error::InvalidAccessKeyId => {
+                (403, "InvalidAccessKeyId", "The AWS access key ID that you provided does not exist in our records.")
+            }
             S3Error::InvalidArgument { .. } => (400, "InvalidArgument", "Invalid Argument"),
-            S3Error::InvalidBucketName => (
-                400,
-                "InvalidBucketName",
-                "The specified bucket is not valid.",
-            ),
-            S3Error::InvalidDigest => (
-                400,
-                "InvalidDigest",
-                "The Content-MD5 or checksum that you specified is not valid.",
-            ),
-            S3Error::InvalidPart { .. } => (
-                400,
-                "InvalidPart",
-                "One or more of the specified parts could not be found.",
-            ),
-            S3Error::InvalidPartOrder => (
-                400,
-                "InvalidPartOrder",
-                "The list of parts was not in ascending order.",
-            ),
-            S3Error::InvalidRange { .. } => (
-                416,
-                "InvalidRange",
-                "The requested range is not satisfiable",
-            ),
+            S3Error::InvalidBucketName => (400, "InvalidBucketName", "The specified bucket is not valid."),
+            S3Error::InvalidDigest => {
+                (400, "InvalidDigest", "The Content-MD5 or checksum that you specified is not valid.")
+            }
+            S3Error::InvalidPart { .. } => {
+                (400, "InvalidPart", "One or more of the specified parts could not be found.")
+            }
+            S3Error::InvalidPartOrder => (400, "InvalidPartOrder", "The list of parts was not in ascending order."),
+            S3Error::InvalidRange { .. } => (416, "InvalidRange", "The requested range is not satisfiable"),
             S3Error::InvalidRequest { .. } => (400, "InvalidRequest", "Invalid Request"),
             S3Error::InvalidUri => (400, "InvalidURI", "The specified URI couldn't be parsed."),
             S3Error::KeyTooLong => (400, "KeyTooLongError", "Your key is too long."),
-            S3Error::MalformedXml => (
-                400,
-                "MalformedXML",
-                "The XML that you provided was not well formed.",
-            ),
-            S3Error::MethodNotAllowed => (
-                405,
-                "MethodNotAllowed",
-                "The specified method is not allowed against this resource.",
-            ),
-            S3Error::MissingContentLength => (
-                411,
-                "MissingContentLength",
-                "You must provide the Content-Length HTTP header.",
-            ),
-            S3Error::NoSuchBucket { .. } => {
-                (404, "NoSuchBucket", "The specified bucket does not exist")
+            S3Error::MalformedXml => (400, "MalformedXML", "The XML that you provided was not well formed."),
+            S3Error::MethodNotAllowed => {
+                (405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
             }
+            S3Error::MissingContentLength => {
+                (411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
+            }
+            S3Error::NoSuchBucket { .. } => (404, "NoSuchBucket", "The specified bucket does not exist"),
             S3Error::NoSuchKey { .. } => (404, "NoSuchKey", "The specified key does not exist."),
-            S3Error::NoSuchUpload => (
-                404,
-                "NoSuchUpload",
-                "The specified multipart upload does not exist.",
-            ),
-            S3Error::NotImplemented => (
-                501,
-                "NotImplemented",
-                "A header or query you provided implies functionality that is not implemented.",
-            ),
+            S3Error::NoSuchUpload => (404, "NoSuchUpload", "The specified multipart upload does not exist."),
+            S3Error::NotImplemented => {
+                (501, "NotImplemented", "A header or query you provided implies functionality that is not implemented.")
+            }
             S3Error::NotModified { .. } => (304, "NotModified", "Not Modified"),
-            S3Error::PreconditionFailed => (
-                412,
-                "PreconditionFailed",
-                "At least one of the pre-conditions you specified did not hold",
-            ),
+            S3Error::PreconditionFailed => {
+                (412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+            }
             S3Error::RequestTimeTooSkewed => (
                 403,
                 "RequestTimeTooSkewed",
@@ -213,9 +161,7 @@ impl S3Error {
             ),
             S3Error::SlowDown => (503, "SlowDown", "Please reduce your request rate."),
             S3Error::TooManyRequests => (429, "SlowDown", "Please reduce your request rate."),
-            S3Error::Injected { status } => {
-                (*status, "Injected", "A fault rule asked for this answer.")
-            }
+            S3Error::Injected { status } => (*status, "Injected", "A fault rule asked for this answer."),
         }
     }
 }

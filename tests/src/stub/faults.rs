@@ -56,16 +56,7 @@ impl FaultRule {
     /// A rule for every request, without end.
     pub fn new(action: FaultAction) -> FaultRule {
         let (op, key, probability) = (FaultOp::Any, any_key(), always());
-        FaultRule {
-            method: None,
-            op,
-            key,
-            skip: 0,
-            count: None,
-            probability,
-            seed: 0,
-            action,
-        }
+        FaultRule { method: None, op, key, skip: 0, count: None, probability, seed: 0, action }
     }
 
     /// Only requests of this kind.
@@ -106,9 +97,7 @@ impl FaultRule {
     }
 
     fn matches(&self, method: &str, operation: Operation, key: &str) -> bool {
-        self.method
-            .as_deref()
-            .is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
+        self.method.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
             && self.op.covers(operation)
             && glob(&self.key, key)
     }
@@ -145,11 +134,7 @@ impl FaultOp {
 
 /// What happens to a request that a rule takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields
-)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum FaultAction {
     /// Refused with this status: 503 and 429 as `SlowDown`, 500 as `InternalError`, 403 as `AccessDenied`.
     Status {
@@ -226,11 +211,7 @@ impl LiveRule {
             return false;
         }
         let limit = self.rule.count.unwrap_or(u64::MAX);
-        self.hits
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |hits| {
-                (hits < limit).then_some(hits + 1)
-            })
-            .is_ok()
+        self.hits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |hits| (hits < limit).then_some(hits + 1)).is_ok()
     }
 
     fn drawn(&self) -> bool {
@@ -267,13 +248,7 @@ impl FaultPlan {
     pub(super) fn add(&self, rule: FaultRule) -> FaultHandle {
         let draws = Mutex::new(rule.seed);
         let (seen, hits, removed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        let live = Arc::new(LiveRule {
-            rule,
-            seen,
-            hits,
-            draws,
-            removed,
-        });
+        let live = Arc::new(LiveRule { rule, seen, hits, draws, removed });
         self.rules.lock().push(live.clone());
         FaultHandle { live }
     }
@@ -283,35 +258,20 @@ impl FaultPlan {
     }
 
     /// The action of the first rule that takes this request.
-    pub(super) fn pick(
-        &self,
-        method: &str,
-        operation: Operation,
-        key: &str,
-    ) -> Option<FaultAction> {
+    pub(super) fn pick(&self, method: &str, operation: Operation, key: &str) -> Option<FaultAction> {
         let rules = self.rules.lock();
-        rules
-            .iter()
-            .find(|live| live.takes(method, operation, key))
-            .map(|live| live.rule.action.clone())
+        rules.iter().find(|live| live.takes(method, operation, key)).map(|live| live.rule.action.clone())
     }
 
     pub(super) fn report(&self) -> Vec<FaultReport> {
         let rules = self.rules.lock();
-        rules
-            .iter()
-            .map(|l| FaultReport {
-                rule: l.rule.clone(),
-                hits: l.hits.load(Ordering::SeqCst),
-            })
-            .collect()
+        rules.iter().map(|l| FaultReport { rule: l.rule.clone(), hits: l.hits.load(Ordering::SeqCst) }).collect()
     }
 }
 
 /// Whether `text` matches `pattern`; `*` is any run, `?` any one character. Linear memory, no recursion.
 fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {
         match pattern.get(p) {

@@ -84,11 +84,7 @@ pub struct Page<'a, V> {
 
 /// The page of `objects` that `ask` describes.
 pub fn page<'a, V>(objects: &'a BTreeMap<Vec<u8>, V>, ask: &Ask<'_>) -> Page<'a, V> {
-    let mut page = Page {
-        objects: Vec::new(),
-        prefixes: Vec::new(),
-        next: None,
-    };
+    let mut page = Page { objects: Vec::new(), prefixes: Vec::new(), next: None };
     if ask.max == 0 {
         return page;
     }
@@ -119,17 +115,11 @@ fn rolled_up<'k>(key: &'k [u8], ask: &Ask<'_>) -> Option<&'k [u8]> {
         return None;
     }
     let rest = &key[ask.prefix.len()..];
-    let at = rest
-        .windows(ask.delimiter.len())
-        .position(|window| window == ask.delimiter)?;
+    let at = rest.windows(ask.delimiter.len()).position(|window| window == ask.delimiter)?;
     Some(&key[..ask.prefix.len() + at + ask.delimiter.len()])
 }
 
-fn next_key<'a, V>(
-    objects: &'a BTreeMap<Vec<u8>, V>,
-    prefix: &[u8],
-    from: &From,
-) -> Option<(&'a [u8], &'a V)> {
+fn next_key<'a, V>(objects: &'a BTreeMap<Vec<u8>, V>, prefix: &[u8], from: &From) -> Option<(&'a [u8], &'a V)> {
     let after = match from {
         From::Start => Bound::Unbounded,
         From::Key(key) => Bound::Excluded(key.clone()),
@@ -139,11 +129,7 @@ fn next_key<'a, V>(
         Bound::Unbounded => true,
         Bound::Included(key) | Bound::Excluded(key) => key.as_slice() < prefix,
     };
-    let lower = if below_prefix {
-        Bound::Included(prefix.to_vec())
-    } else {
-        after
-    };
+    let lower = if below_prefix { Bound::Included(prefix.to_vec()) } else { after };
     let (key, value) = objects.range((lower, Bound::Unbounded)).next()?;
     key.starts_with(prefix).then_some((key.as_slice(), value))
 }

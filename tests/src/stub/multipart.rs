@@ -26,20 +26,10 @@ pub(super) fn create(state: &State, request: &Request) -> Result<Answer, S3Error
     let (bucket, key) = (request.bucket_name(), request.key_name());
     let id = format!("upload{:016x}", state.next_id());
     let (begun, headers) = (Timestamp::now(), kept_headers(request)?);
-    let upload = Multipart {
-        key: key.to_owned(),
-        begun,
-        headers,
-        parts: Default::default(),
-    };
-    state
-        .objects
-        .write(bucket, |bucket| bucket.begin(id.clone(), upload))?;
+    let upload = Multipart { key: key.to_owned(), begun, headers, parts: Default::default() };
+    state.objects.write(bucket, |bucket| bucket.begin(id.clone(), upload))?;
     let mut document = Document::new("InitiateMultipartUploadResult");
-    document
-        .leaf("Bucket", bucket)
-        .leaf("Key", key)
-        .leaf("UploadId", id);
+    document.leaf("Bucket", bucket).leaf("Key", key).leaf("UploadId", id);
     Ok(Answer::document(document))
 }
 
@@ -48,21 +38,13 @@ fn upload_id(request: &Request) -> &str {
 }
 
 fn part_number(request: &Request) -> Result<u32, S3Error> {
-    let number = request
-        .query
-        .get("partNumber")
-        .and_then(|text| text.parse().ok());
-    number
-        .filter(|number| (1..=PARTS_MAX).contains(number))
-        .ok_or(S3Error::InvalidArgument { name: "partNumber" })
+    let number = request.query.get("partNumber").and_then(|text| text.parse().ok());
+    number.filter(|number| (1..=PARTS_MAX).contains(number)).ok_or(S3Error::InvalidArgument { name: "partNumber" })
 }
 
 fn add_part(state: &State, request: &Request, number: u32, part: Part) -> Result<(), S3Error> {
     state.objects.write(request.bucket_name(), |bucket| {
-        bucket
-            .upload(upload_id(request), request.key_name())?
-            .parts
-            .insert(number, part);
+        bucket.upload(upload_id(request), request.key_name())?.parts.insert(number, part);
         Ok(())
     })
 }
@@ -76,29 +58,13 @@ pub(super) async fn part(
 ) -> Result<Answer, S3Error> {
     let state = &connection.state;
     let number = part_number(request)?;
-    state.objects.write(request.bucket_name(), |bucket| {
-        bucket
-            .upload(upload_id(request), request.key_name())
-            .map(|_| ())
-    })?;
-    let Upload {
-        body,
-        md5,
-        checksum,
-    } = receive(connection, request, verified, body).await?;
+    state
+        .objects
+        .write(request.bucket_name(), |bucket| bucket.upload(upload_id(request), request.key_name()).map(|_| ()))?;
+    let Upload { body, md5, checksum } = receive(connection, request, verified, body).await?;
     let size = body.len() as u64;
     let content = state.keep(body).await.map_err(|_| S3Error::InternalError)?;
-    add_part(
-        state,
-        request,
-        number,
-        Part {
-            content,
-            size,
-            etag: md5.clone(),
-            modified: Timestamp::now(),
-        },
-    )?;
+    add_part(state, request, number, Part { content, size, etag: md5.clone(), modified: Timestamp::now() })?;
     let mut answer = Answer::empty(StatusCode::OK).with_etag(&md5);
     if let Some(checksum) = checksum {
         answer = answer.with(checksum.algorithm.header(), &checksum.value);
@@ -107,15 +73,11 @@ pub(super) async fn part(
 }
 
 /// UploadPartCopy: a whole object or a range of it becomes a part.
-pub(super) async fn part_copy(
-    connection: &Connection,
-    request: &Request,
-) -> Result<Answer, S3Error> {
+pub(super) async fn part_copy(connection: &Connection, request: &Request) -> Result<Answer, S3Error> {
     let state = &connection.state;
     let number = part_number(request)?;
     let source = source(state, request)?;
-    let range = requested(request.header("x-amz-copy-source-range"), source.size)?
-        .unwrap_or(0..source.size);
+    let range = requested(request.header("x-amz-copy-source-range"), source.size)?.unwrap_or(0..source.size);
     let size = range.end - range.start;
     if size > upload::BODY_BYTES_MAX {
         return Err(S3Error::EntityTooLarge);
@@ -136,21 +98,9 @@ pub(super) async fn part_copy(
     .map_err(|_| S3Error::InternalError)?;
     let content = state.keep(body).await.map_err(|_| S3Error::InternalError)?;
     let modified = Timestamp::now();
-    add_part(
-        state,
-        request,
-        number,
-        Part {
-            content,
-            size,
-            etag: md5.clone(),
-            modified,
-        },
-    )?;
+    add_part(state, request, number, Part { content, size, etag: md5.clone(), modified })?;
     let mut document = Document::new("CopyPartResult");
-    document
-        .leaf("LastModified", xml_date(modified))
-        .leaf("ETag", format!("\"{md5}\""));
+    document.leaf("LastModified", xml_date(modified)).leaf("ETag", format!("\"{md5}\""));
     Ok(Answer::document(document))
 }
 
@@ -160,9 +110,7 @@ fn named_parts(body: &[u8]) -> Result<Vec<(u32, String)>, S3Error> {
     for (path, text) in leaves(body)? {
         match path.as_str() {
             "CompleteMultipartUpload/Part/PartNumber" => number = text.trim().parse().ok(),
-            "CompleteMultipartUpload/Part/ETag" => {
-                etag = Some(text.trim().trim_matches('"').to_owned())
-            }
+            "CompleteMultipartUpload/Part/ETag" => etag = Some(text.trim().trim_matches('"').to_owned()),
             "/CompleteMultipartUpload/Part" => match (number.take(), etag.take()) {
                 (Some(number), Some(etag)) => named.push((number, etag)),
                 _ => return Err(S3Error::MalformedXml),
@@ -196,14 +144,7 @@ fn assemble(upload: &Multipart, named: &[(u32, String)]) -> Result<Object, S3Err
     let size = parts.iter().map(|(_, size)| size).sum();
     let etag = format!("{}-{}", hex::encode(md5.finalize()), named.len());
     let (modified, headers) = (Timestamp::now(), upload.headers.clone());
-    Ok(Object {
-        content,
-        size,
-        etag,
-        modified,
-        headers,
-        checksum: None,
-    })
+    Ok(Object { content, size, etag, modified, headers, checksum: None })
 }
 
 /// CompleteMultipartUpload, under `If-Match` or `If-None-Match: *`.
@@ -224,10 +165,7 @@ pub(super) async fn complete(
         Ok(etag)
     })?;
     let mut document = Document::new("CompleteMultipartUploadResult");
-    document
-        .leaf("Location", format!("/{bucket}/{key}"))
-        .leaf("Bucket", bucket)
-        .leaf("Key", key);
+    document.leaf("Location", format!("/{bucket}/{key}")).leaf("Bucket", bucket).leaf("Key", key);
     document.leaf("ETag", format!("\"{etag}\""));
     Ok(Answer::document(document))
 }
@@ -247,36 +185,19 @@ pub(super) fn list_parts(state: &State, request: &Request) -> Result<Answer, S3E
     let (bucket, key) = (request.bucket_name(), request.key_name());
     let max = request.query.number("max-parts")?.unwrap_or(1000).min(1000);
     let marker = request.query.number("part-number-marker")?.unwrap_or(0);
-    let parts = state.objects.write(bucket, |bucket| {
-        Ok(bucket.upload(upload_id(request), key)?.parts.clone())
-    })?;
-    let mut rest = parts
-        .iter()
-        .filter(|(number, _)| u64::from(**number) > marker);
+    let parts = state.objects.write(bucket, |bucket| Ok(bucket.upload(upload_id(request), key)?.parts.clone()))?;
+    let mut rest = parts.iter().filter(|(number, _)| u64::from(**number) > marker);
     let mut document = Document::new("ListPartsResult");
-    document
-        .leaf("Bucket", bucket)
-        .leaf("Key", key)
-        .leaf("UploadId", upload_id(request));
-    document
-        .leaf("PartNumberMarker", marker.to_string())
-        .leaf("MaxParts", max.to_string());
+    document.leaf("Bucket", bucket).leaf("Key", key).leaf("UploadId", upload_id(request));
+    document.leaf("PartNumberMarker", marker.to_string()).leaf("MaxParts", max.to_string());
     let mut last = marker;
     for (number, part) in rest.by_ref().take(usize::try_from(max).unwrap_or(1000)) {
         last = u64::from(*number);
-        document
-            .open("Part")
-            .leaf("PartNumber", number.to_string())
-            .leaf("LastModified", xml_date(part.modified));
-        document
-            .leaf("ETag", format!("\"{}\"", part.etag))
-            .leaf("Size", part.size.to_string())
-            .close();
+        document.open("Part").leaf("PartNumber", number.to_string()).leaf("LastModified", xml_date(part.modified));
+        document.leaf("ETag", format!("\"{}\"", part.etag)).leaf("Size", part.size.to_string()).close();
     }
     let truncated = rest.next().is_some();
-    document
-        .leaf("NextPartNumberMarker", last.to_string())
-        .leaf("IsTruncated", truncated.to_string());
+    document.leaf("NextPartNumberMarker", last.to_string()).leaf("IsTruncated", truncated.to_string());
     Ok(Answer::document(document))
 }
 
@@ -285,28 +206,15 @@ pub(super) fn list_uploads(state: &State, request: &Request) -> Result<Answer, S
     let bucket = request.bucket_name();
     let prefix = request.query.get("prefix").unwrap_or("");
     let uploads = state.objects.read(bucket, |bucket| {
-        let uploads = bucket
-            .uploads
-            .iter()
-            .filter(|(_, upload)| upload.key.starts_with(prefix));
-        let mut uploads: Vec<_> = uploads
-            .map(|(id, u)| (u.key.clone(), id.clone(), u.begun))
-            .collect();
+        let uploads = bucket.uploads.iter().filter(|(_, upload)| upload.key.starts_with(prefix));
+        let mut uploads: Vec<_> = uploads.map(|(id, u)| (u.key.clone(), id.clone(), u.begun)).collect();
         uploads.sort();
         uploads
     })?;
     let mut document = Document::new("ListMultipartUploadsResult");
-    document
-        .leaf("Bucket", bucket)
-        .leaf("Prefix", prefix)
-        .leaf("IsTruncated", "false");
+    document.leaf("Bucket", bucket).leaf("Prefix", prefix).leaf("IsTruncated", "false");
     for (key, id, begun) in uploads {
-        document
-            .open("Upload")
-            .leaf("Key", key)
-            .leaf("UploadId", id)
-            .leaf("Initiated", xml_date(begun))
-            .close();
+        document.open("Upload").leaf("Key", key).leaf("UploadId", id).leaf("Initiated", xml_date(begun)).close();
     }
     Ok(Answer::document(document))
 }

@@ -64,8 +64,7 @@ pub(super) struct Objects {
 
 impl Objects {
     pub(super) fn create_bucket(&self, name: &str) -> Result<(), S3Error> {
-        let allowed =
-            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
         // One and two characters are allowed here, not by S3: tests like `b`.
         if name.is_empty() || name.len() > 63 || !name.bytes().all(allowed) {
             return Err(S3Error::InvalidBucketName);
@@ -75,15 +74,9 @@ impl Objects {
             return Err(S3Error::BucketAlreadyOwnedByYou);
         }
         if buckets.len() >= BUCKETS_MAX {
-            return Err(S3Error::InvalidRequest {
-                why: "too many buckets",
-            });
+            return Err(S3Error::InvalidRequest { why: "too many buckets" });
         }
-        let bucket = Bucket {
-            created: Timestamp::now(),
-            objects: BTreeMap::new(),
-            uploads: BTreeMap::new(),
-        };
+        let bucket = Bucket { created: Timestamp::now(), objects: BTreeMap::new(), uploads: BTreeMap::new() };
         buckets.insert(name.to_owned(), bucket);
         Ok(())
     }
@@ -104,16 +97,8 @@ impl Objects {
     }
 
     /// Looks into a bucket.
-    pub(super) fn read<T>(
-        &self,
-        bucket: &str,
-        look: impl FnOnce(&Bucket) -> T,
-    ) -> Result<T, S3Error> {
-        self.buckets
-            .read()
-            .get(bucket)
-            .map(look)
-            .ok_or_else(|| missing(bucket))
+    pub(super) fn read<T>(&self, bucket: &str, look: impl FnOnce(&Bucket) -> T) -> Result<T, S3Error> {
+        self.buckets.read().get(bucket).map(look).ok_or_else(|| missing(bucket))
     }
 
     /// Changes a bucket.
@@ -122,33 +107,23 @@ impl Objects {
         bucket: &str,
         change: impl FnOnce(&mut Bucket) -> Result<T, S3Error>,
     ) -> Result<T, S3Error> {
-        change(
-            self.buckets
-                .write()
-                .get_mut(bucket)
-                .ok_or_else(|| missing(bucket))?,
-        )
+        change(self.buckets.write().get_mut(bucket).ok_or_else(|| missing(bucket))?)
     }
 
     pub(super) fn get(&self, bucket: &str, key: &str) -> Result<Arc<Object>, S3Error> {
         let found = self.read(bucket, |bucket| bucket.objects.get(key.as_bytes()).cloned())?;
-        found.ok_or_else(|| S3Error::NoSuchKey {
-            key: key.to_owned(),
-        })
+        found.ok_or_else(|| S3Error::NoSuchKey { key: key.to_owned() })
     }
 }
 
 impl Bucket {
     /// ETag of the object that `key` has now.
     pub(super) fn etag(&self, key: &str) -> Option<&str> {
-        self.objects
-            .get(key.as_bytes())
-            .map(|object| object.etag.as_str())
+        self.objects.get(key.as_bytes()).map(|object| object.etag.as_str())
     }
 
     pub(super) fn insert(&mut self, key: &str, object: Object) {
-        self.objects
-            .insert(key.as_bytes().to_vec(), Arc::new(object));
+        self.objects.insert(key.as_bytes().to_vec(), Arc::new(object));
     }
 
     pub(super) fn begin(&mut self, id: String, upload: Multipart) -> Result<(), S3Error> {
@@ -161,15 +136,10 @@ impl Bucket {
 
     /// The upload `id` of `key`.
     pub(super) fn upload(&mut self, id: &str, key: &str) -> Result<&mut Multipart, S3Error> {
-        self.uploads
-            .get_mut(id)
-            .filter(|upload| upload.key == key)
-            .ok_or(S3Error::NoSuchUpload)
+        self.uploads.get_mut(id).filter(|upload| upload.key == key).ok_or(S3Error::NoSuchUpload)
     }
 }
 
 fn missing(bucket: &str) -> S3Error {
-    S3Error::NoSuchBucket {
-        bucket: bucket.to_owned(),
-    }
+    S3Error::NoSuchBucket { bucket: bucket.to_owned() }
 }

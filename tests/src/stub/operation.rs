@@ -75,16 +75,10 @@ impl Operation {
         match (request.bucket.is_some(), request.key.is_some()) {
             (false, _) if request.method == Method::GET => Operation::ListBuckets,
             (false, _) => Operation::Unknown,
-            (true, false) => Operation::of_bucket(
-                &request.method,
-                has,
-                request.query.get("list-type") == Some("2"),
-            ),
-            (true, true) => Operation::of_object(
-                &request.method,
-                has,
-                request.headers.contains_key("x-amz-copy-source"),
-            ),
+            (true, false) => Operation::of_bucket(&request.method, has, request.query.get("list-type") == Some("2")),
+            (true, true) => {
+                Operation::of_object(&request.method, has, request.headers.contains_key("x-amz-copy-source"))
+            }
         }
     }
 

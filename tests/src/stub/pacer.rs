@@ -24,15 +24,11 @@ pub(super) struct Pacer {
 
 impl Pacer {
     pub(super) fn new(bytes_per_s: Option<u64>) -> Pacer {
-        Pacer {
-            bytes_per_s: AtomicU64::new(bytes_per_s.unwrap_or(0)),
-            free_at: Mutex::new(None),
-        }
+        Pacer { bytes_per_s: AtomicU64::new(bytes_per_s.unwrap_or(0)), free_at: Mutex::new(None) }
     }
 
     pub(super) fn set(&self, bytes_per_s: Option<u64>) {
-        self.bytes_per_s
-            .store(bytes_per_s.unwrap_or(0), Ordering::SeqCst);
+        self.bytes_per_s.store(bytes_per_s.unwrap_or(0), Ordering::SeqCst);
         *self.free_at.lock() = None;
     }
 
@@ -42,8 +38,7 @@ impl Pacer {
 
     /// Largest frame that keeps a stream under this cap even; `u64::MAX` without a cap.
     pub(super) fn frame_bytes(&self) -> u64 {
-        self.cap()
-            .map_or(u64::MAX, |cap| (cap / (1000 / FRAME_MS)).max(1))
+        self.cap().map_or(u64::MAX, |cap| (cap / (1000 / FRAME_MS)).max(1))
     }
 
     /// Waits until `bytes` have had their time on the line.

@@ -71,9 +71,7 @@ pub fn fill(key: &str, version: u64, offset: u64, out: &mut [u8]) {
     let mut blocks = middle;
     while !blocks.is_empty() {
         let (block, index) = (at / WORDS, at % WORDS);
-        let count = usize::try_from(WORDS - index)
-            .expect("at most 512")
-            .min(blocks.len() / 8);
+        let count = usize::try_from(WORDS - index).expect("at most 512").min(blocks.len() / 8);
         let (part, tail) = blocks.split_at_mut(count * 8);
         fill_words(hash, version, block, index, part);
         at += count as u64;
@@ -90,27 +88,18 @@ pub fn check(key: &str, offset: u64, bytes: &[u8]) -> Result<u64, Mismatch> {
         return Ok(0);
     }
     let hash = key_hash(key);
-    let version = version_of(hash, offset, bytes).ok_or(Mismatch::TooShort {
-        offset,
-        len: bytes.len(),
-    })?;
+    let version = version_of(hash, offset, bytes).ok_or(Mismatch::TooShort { offset, len: bytes.len() })?;
     let Some(at) = first_difference(hash, version, offset, bytes) else {
         return Ok(version);
     };
     let rest = &bytes[usize::try_from(at - offset).expect("within the piece")..];
     let block_end = (at / BLOCK_BYTES + 1) * BLOCK_BYTES;
-    let near = rest
-        .len()
-        .min(usize::try_from(block_end - at).expect("at most 4096"));
+    let near = rest.len().min(usize::try_from(block_end - at).expect("at most 4096"));
     if let Some(found) = version_of(hash, at, &rest[..near])
         && found != version
         && first_difference(hash, found, at, &rest[..near]).is_none()
     {
-        return Err(Mismatch::Mixed {
-            first: version,
-            found,
-            at,
-        });
+        return Err(Mismatch::Mixed { first: version, found, at });
     }
     Err(wrong_byte(hash, version, at, rest[0]))
 }
@@ -129,16 +118,12 @@ pub fn check_version(key: &str, version: u64, offset: u64, bytes: &[u8]) -> Resu
 
 /// FNV-1a, finished by a mixer: small, and stable for ever.
 pub(super) fn key_hash(key: &str) -> u64 {
-    mix(key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    }))
+    mix(key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)))
 }
 
 /// Bytes before the first whole word, and how many whole words follow.
 fn split(offset: u64, len: usize) -> (usize, usize) {
-    let head = usize::try_from((WORD_BYTES - offset % WORD_BYTES) % WORD_BYTES)
-        .expect("at most 7")
-        .min(len);
+    let head = usize::try_from((WORD_BYTES - offset % WORD_BYTES) % WORD_BYTES).expect("at most 7").min(len);
     (head, (len - head) / 8)
 }
 
@@ -162,12 +147,7 @@ fn fill_edge(hash: u64, version: u64, offset: u64, out: &mut [u8]) {
 }
 
 fn byte_at(hash: u64, version: u64, at: u64) -> u8 {
-    let word = word(
-        hash,
-        version,
-        at / BLOCK_BYTES,
-        at % BLOCK_BYTES / WORD_BYTES,
-    );
+    let word = word(hash, version, at / BLOCK_BYTES, at % BLOCK_BYTES / WORD_BYTES);
     word.to_le_bytes()[usize::try_from(at % WORD_BYTES).expect("at most 7")]
 }
 
@@ -195,9 +175,7 @@ fn version_of(hash: u64, offset: u64, bytes: &[u8]) -> Option<u64> {
             return Some(value);
         }
         if index >= HEADER_WORDS {
-            return Some(unmix(
-                value ^ place(hash, block).wrapping_add(index.wrapping_mul(GOLDEN)),
-            ));
+            return Some(unmix(value ^ place(hash, block).wrapping_add(index.wrapping_mul(GOLDEN))));
         }
     }
     None
@@ -224,12 +202,7 @@ fn first_difference(hash: u64, version: u64, offset: u64, bytes: &[u8]) -> Optio
 }
 
 fn wrong_byte(hash: u64, version: u64, at: u64, found: u8) -> Mismatch {
-    Mismatch::Wrong {
-        at,
-        version,
-        found,
-        wanted: byte_at(hash, version, at),
-    }
+    Mismatch::Wrong { at, version, found, wanted: byte_at(hash, version, at) }
 }
 
 /// The finisher of SplitMix64: a bijection with good avalanche.

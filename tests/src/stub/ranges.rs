@@ -22,12 +22,7 @@ pub fn requested(header: Option<&str>, size: u64) -> Result<Option<Range<u64>>, 
         return Ok(None);
     };
     let (first, last) = (first.trim(), last.trim());
-    let parse = |text: &str| {
-        text.bytes()
-            .all(|b| b.is_ascii_digit())
-            .then(|| text.parse::<u64>().ok())
-            .flatten()
-    };
+    let parse = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
     let refused = S3Error::InvalidRange { size };
     if first.is_empty() {
         let Some(count) = parse(last) else {
@@ -48,11 +43,7 @@ pub fn requested(header: Option<&str>, size: u64) -> Result<Option<Range<u64>>, 
             _ => return Ok(None),
         },
     };
-    if begin >= size {
-        Err(refused)
-    } else {
-        Ok(Some(begin..end))
-    }
+    if begin >= size { Err(refused) } else { Ok(Some(begin..end)) }
 }
 
 /// The names under which the four conditions arrive: a read's own, or a copy's for its source.
@@ -88,16 +79,9 @@ impl ConditionNames {
     ///
     /// Errors: `PreconditionFailed`, or `NotModified`. `If-Match` outranks `If-Unmodified-Since`, and `If-None-Match`
     /// outranks `If-Modified-Since` (RFC 9110, 13.2.2).
-    pub fn check(
-        &self,
-        headers: &HeaderMap,
-        etag: &str,
-        modified: Timestamp,
-    ) -> Result<(), S3Error> {
+    pub fn check(&self, headers: &HeaderMap, etag: &str, modified: Timestamp) -> Result<(), S3Error> {
         let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-        let not_modified = || S3Error::NotModified {
-            etag: etag.to_owned(),
-        };
+        let not_modified = || S3Error::NotModified { etag: etag.to_owned() };
         if let Some(wanted) = text(&self.if_match) {
             if !names_etag(wanted, etag) {
                 return Err(S3Error::PreconditionFailed);
@@ -128,31 +112,23 @@ pub fn check_write(headers: &HeaderMap, key: &str, current: Option<&str>) -> Res
     if let Some(wanted) = text(header::IF_MATCH) {
         match current {
             None => {
-                return Err(S3Error::NoSuchKey {
-                    key: key.to_owned(),
-                });
+                return Err(S3Error::NoSuchKey { key: key.to_owned() });
             }
             Some(etag) if !names_etag(wanted, etag) => return Err(S3Error::PreconditionFailed),
             Some(_) => {}
         }
     }
     match (text(header::IF_NONE_MATCH), current) {
-        (Some(unwanted), Some(etag)) if names_etag(unwanted, etag) => {
-            Err(S3Error::PreconditionFailed)
-        }
+        (Some(unwanted), Some(etag)) if names_etag(unwanted, etag) => Err(S3Error::PreconditionFailed),
         _ => Ok(()),
     }
 }
 
 /// Whether a list of ETags (quoted or bare, or `*`) names `etag`.
 fn names_etag(list: &str, etag: &str) -> bool {
-    list.split(',')
-        .map(|one| one.trim().trim_matches('"'))
-        .any(|one| one == "*" || one == etag)
+    list.split(',').map(|one| one.trim().trim_matches('"')).any(|one| one == "*" || one == etag)
 }
 
 fn http_date(text: &str) -> Option<Timestamp> {
-    jiff::fmt::rfc2822::DateTimeParser::new()
-        .parse_timestamp(text)
-        .ok()
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }

@@ -31,11 +31,7 @@ pub(super) fn object(state: &State, request: &Request) -> Result<Answer, S3Error
     let object = state.objects.get(bucket, key)?;
     ConditionNames::read().check(&request.headers, &object.etag, object.modified)?;
     let range = requested(request.header("range"), object.size)?;
-    let status = if range.is_some() {
-        StatusCode::PARTIAL_CONTENT
-    } else {
-        StatusCode::OK
-    };
+    let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let mut answer = Answer::empty(status)
         .with_etag(&object.etag)
         .with("last-modified", &http_date(object.modified))
@@ -60,25 +56,15 @@ pub(super) fn object(state: &State, request: &Request) -> Result<Answer, S3Error
         None => (0, object.size),
     };
     let name = format!("{bucket}/{key}").into();
-    Ok(Answer {
-        payload: Payload::Object {
-            content: object.content.clone(),
-            begin,
-            end,
-            name,
-        },
-        ..answer
-    })
+    Ok(Answer { payload: Payload::Object { content: object.content.clone(), begin, end, name }, ..answer })
 }
 
 fn with_checksum(answer: Answer, object: &Object, request: &Request) -> Answer {
-    let asked = request
-        .header("x-amz-checksum-mode")
-        .is_some_and(|mode| mode.eq_ignore_ascii_case("enabled"));
+    let asked = request.header("x-amz-checksum-mode").is_some_and(|mode| mode.eq_ignore_ascii_case("enabled"));
     match &object.checksum {
-        Some(checksum) if asked => answer
-            .with(checksum.algorithm.header(), &checksum.value)
-            .with("x-amz-checksum-type", "FULL_OBJECT"),
+        Some(checksum) if asked => {
+            answer.with(checksum.algorithm.header(), &checksum.value).with("x-amz-checksum-type", "FULL_OBJECT")
+        }
         Some(_) | None => answer,
     }
 }

@@ -16,10 +16,7 @@ pub(super) struct Query(pub(super) Vec<(String, String)>);
 
 impl Query {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -28,15 +25,11 @@ impl Query {
 
     /// A number; `None` if absent.
     pub(super) fn number(&self, name: &'static str) -> Result<Option<u64>, S3Error> {
-        self.get(name)
-            .map(|text| text.parse().map_err(|_| S3Error::InvalidArgument { name }))
-            .transpose()
+        self.get(name).map(|text| text.parse().map_err(|_| S3Error::InvalidArgument { name })).transpose()
     }
 
     fn parse(text: &str) -> Result<Query, S3Error> {
-        let decode = |part: &str| {
-            String::from_utf8(sigv4::decode_form(part)).map_err(|_| S3Error::InvalidUri)
-        };
+        let decode = |part: &str| String::from_utf8(sigv4::decode_form(part)).map_err(|_| S3Error::InvalidUri);
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             Ok((decode(name)?, decode(value)?))
@@ -66,14 +59,7 @@ impl Request {
             return Err(S3Error::KeyTooLong);
         }
         let query = Query::parse(parts.uri.query().unwrap_or(""))?;
-        Ok(Request {
-            method: parts.method.clone(),
-            path,
-            bucket,
-            key,
-            query,
-            headers: parts.headers.clone(),
-        })
+        Ok(Request { method: parts.method.clone(), path, bucket, key, query, headers: parts.headers.clone() })
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -91,25 +77,18 @@ impl Request {
 
 /// Bucket and key of a raw path. The first slash behind the bucket ends it; all others belong to the key.
 fn split(path: &str) -> Result<(Option<String>, Option<String>), S3Error> {
-    let decode =
-        |part: &str| String::from_utf8(sigv4::decode(part)).map_err(|_| S3Error::InvalidUri);
+    let decode = |part: &str| String::from_utf8(sigv4::decode(part)).map_err(|_| S3Error::InvalidUri);
     let rest = path.strip_prefix('/').ok_or(S3Error::InvalidUri)?;
     let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
     let some = |part: &str| {
-        if part.is_empty() {
-            Ok(None)
-        } else {
-            decode(part).map(Some)
-        }
+        if part.is_empty() { Ok(None) } else { decode(part).map(Some) }
     };
     Ok((some(bucket)?, some(key)?))
 }
 
 /// Bucket and key of `x-amz-copy-source`: `bucket/key` or `/bucket/key`, percent-encoded; a version is refused.
 pub(super) fn copy_source(header: &str) -> Result<(String, String), S3Error> {
-    let refused = S3Error::InvalidArgument {
-        name: "x-amz-copy-source",
-    };
+    let refused = S3Error::InvalidArgument { name: "x-amz-copy-source" };
     if header.contains("?versionId=") {
         return Err(S3Error::NotImplemented);
     }
@@ -153,11 +132,7 @@ mod tests {
     fn a_bucket_has_no_key() {
         for uri in ["/b", "/b/", "/b?list-type=2&prefix=a%2Fb+c&x"] {
             let request = parse(uri).unwrap();
-            assert_eq!(
-                (request.bucket_name(), request.key.as_deref()),
-                ("b", None),
-                "{uri}"
-            );
+            assert_eq!((request.bucket_name(), request.key.as_deref()), ("b", None), "{uri}");
         }
         let request = parse("/b?list-type=2&prefix=a%2Fb+c&x").unwrap();
         assert_eq!(request.query.get("prefix"), Some("a/b c"));

@@ -38,11 +38,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Listens on `address` with `threads` workers. Returns the address that was bound.
-    pub(super) fn start(
-        state: Arc<State>,
-        address: SocketAddr,
-        threads: usize,
-    ) -> io::Result<(Server, SocketAddr)> {
+    pub(super) fn start(state: Arc<State>, address: SocketAddr, threads: usize) -> io::Result<(Server, SocketAddr)> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let bound = listener.local_addr()?;
@@ -53,21 +49,13 @@ impl Server {
             .build()?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name("stub-s3".to_owned())
-            .spawn(move || {
-                if let Err(error) = runtime.block_on(accept(listener, state, stopped)) {
-                    tracing::error!(%error, "the origin double can't accept");
-                }
-                runtime.shutdown_timeout(STOP_DEADLINE);
-            })?;
-        Ok((
-            Server {
-                stop,
-                thread: Some(thread),
-            },
-            bound,
-        ))
+        let thread = std::thread::Builder::new().name("stub-s3".to_owned()).spawn(move || {
+            if let Err(error) = runtime.block_on(accept(listener, state, stopped)) {
+                tracing::error!(%error, "the origin double can't accept");
+            }
+            runtime.shutdown_timeout(STOP_DEADLINE);
+        })?;
+        Ok((Server { stop, thread: Some(thread) }, bound))
     }
 }
 
@@ -81,11 +69,7 @@ impl Drop for Server {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    state: Arc<State>,
-    stop: CancellationToken,
-) -> io::Result<()> {
+async fn accept(listener: TcpListener, state: Arc<State>, stop: CancellationToken) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -143,21 +127,13 @@ impl Drop for Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, into)
     }
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

@@ -31,23 +31,13 @@ pub(super) async fn serve(
 ) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     if parts.uri.path().starts_with(control::PREFIX) {
-        return Ok(respond(
-            &connection,
-            control::serve(&connection.state, &parts, body).await,
-            None,
-            None,
-        ));
+        return Ok(respond(&connection, control::serve(&connection.state, &parts, body).await, None, None));
     }
     let id = connection.state.next_id();
     let request = match Request::parse(&parts) {
         Ok(request) => request,
         Err(error) => {
-            return Ok(respond(
-                &connection,
-                Answer::error(&error, None, id),
-                None,
-                None,
-            ));
+            return Ok(respond(&connection, Answer::error(&error, None, id), None, None));
         }
     };
     let operation = Operation::of(&request);
@@ -56,9 +46,7 @@ pub(super) async fn serve(
         debug!(%error, ?operation, key = request.key_name(), "refused");
         Answer::error(&error, Some(&request), id)
     });
-    let answer = answer
-        .with("x-amz-request-id", &format!("{id:016X}"))
-        .with("server", "stub-s3");
+    let answer = answer.with("x-amz-request-id", &format!("{id:016X}")).with("server", "stub-s3");
     let head = (request.method == Method::HEAD).then(|| answer.len());
     Ok(respond(&connection, answer, fault.as_ref(), head))
 }
@@ -81,12 +69,8 @@ async fn perform(
             return (Err(error), None);
         }
     };
-    state
-        .counters
-        .request(operation, request.bucket_name(), request.key.as_deref());
-    let fault = state
-        .faults
-        .pick(request.method.as_str(), operation, fault_key(request));
+    state.counters.request(operation, request.bucket_name(), request.key.as_deref());
+    let fault = state.faults.pick(request.method.as_str(), operation, fault_key(request));
     if fault.is_some() {
         state.counters.faulted();
     }
@@ -111,19 +95,12 @@ async fn perform(
         )
         | None => {}
     }
-    (
-        carry_out(connection, request, operation, verified, body).await,
-        fault,
-    )
+    (carry_out(connection, request, operation, verified, body).await, fault)
 }
 
 /// What a rule's glob is compared with: the key, or the prefix of a listing.
 fn fault_key(request: &Request) -> &str {
-    request
-        .key
-        .as_deref()
-        .or(request.query.get("prefix"))
-        .unwrap_or("")
+    request.key.as_deref().or(request.query.get("prefix")).unwrap_or("")
 }
 
 fn refusal(status: u16) -> S3Error {
@@ -168,17 +145,13 @@ async fn carry_out(
         Operation::ListObjectsV2 => bucket::list_objects_v2(state, request),
         Operation::ListMultipartUploads => multipart::list_uploads(state, request),
         Operation::DeleteObjects => write::delete_batch(connection, request, verified, body).await,
-        Operation::GetObject => {
-            read::object(state, request).inspect(|answer| count_range(connection, answer))
-        }
+        Operation::GetObject => read::object(state, request).inspect(|answer| count_range(connection, answer)),
         Operation::HeadObject => read::object(state, request),
         Operation::PutObject => write::put(connection, request, verified, body).await,
         Operation::CopyObject => write::copy(state, request),
         Operation::DeleteObject => write::delete(state, request),
         Operation::GetObjectTagging => {
-            state
-                .objects
-                .get(request.bucket_name(), request.key_name())?;
+            state.objects.get(request.bucket_name(), request.key_name())?;
             let mut document = Document::new("Tagging");
             document.open("TagSet");
             Ok(Answer::document(document))
@@ -186,9 +159,7 @@ async fn carry_out(
         Operation::CreateMultipartUpload => multipart::create(state, request),
         Operation::UploadPart => multipart::part(connection, request, verified, body).await,
         Operation::UploadPartCopy => multipart::part_copy(connection, request).await,
-        Operation::CompleteMultipartUpload => {
-            multipart::complete(connection, request, verified, body).await
-        }
+        Operation::CompleteMultipartUpload => multipart::complete(connection, request, verified, body).await,
         Operation::AbortMultipartUpload => multipart::abort(state, request),
         Operation::ListParts => multipart::list_parts(state, request),
         Operation::Unknown => {
@@ -199,9 +170,7 @@ async fn carry_out(
 }
 
 fn count_range(connection: &Connection, answer: &Answer) {
-    if let super::answer::Payload::Object {
-        begin, end, name, ..
-    } = &answer.payload
+    if let super::answer::Payload::Object { begin, end, name, .. } = &answer.payload
         && (answer.status == StatusCode::OK || answer.status == StatusCode::PARTIAL_CONTENT)
     {
         connection.state.counters.range(name, *begin, *end);

@@ -64,8 +64,7 @@ impl State {
     pub(super) fn set_bandwidth(&self, whole: Option<u64>, each_connection: Option<u64>) {
         self.down.set(whole);
         self.up.set(whole);
-        self.connection_bytes_per_s
-            .store(each_connection.unwrap_or(0), Ordering::SeqCst);
+        self.connection_bytes_per_s.store(each_connection.unwrap_or(0), Ordering::SeqCst);
     }
 
     /// A number that this double has not used before.
@@ -79,9 +78,7 @@ impl State {
             Shelf::Memory => self.shelf.keep(body),
             Shelf::Disk { .. } => {
                 let state = self.clone();
-                tokio::task::spawn_blocking(move || state.shelf.keep(body))
-                    .await
-                    .map_err(io::Error::other)?
+                tokio::task::spawn_blocking(move || state.shelf.keep(body)).await.map_err(io::Error::other)?
             }
         }
     }
@@ -100,11 +97,6 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(state: Arc<State>, reset: Arc<AtomicBool>) -> Connection {
         let cap = Some(state.connection_bytes_per_s.load(Ordering::SeqCst)).filter(|cap| *cap > 0);
-        Connection {
-            state,
-            down: Pacer::new(cap),
-            up: Pacer::new(cap),
-            reset,
-        }
+        Connection { state, down: Pacer::new(cap), up: Pacer::new(cap), reset }
     }
 }

@@ -67,20 +67,12 @@ pub(super) async fn read(
         Payload::Unsigned => (None, None),
         Payload::Sha256(hash) => (None, Some(hash)),
         Payload::UnsignedTrailer => (Some(Decoder::unsigned()), None),
-        Payload::SignedChunks {
-            signer,
-            seed,
-            trailer,
-        } => (Some(Decoder::signed(signer, seed, trailer)), None),
+        Payload::SignedChunks { signer, seed, trailer } => (Some(Decoder::signed(signer, seed, trailer)), None),
     };
     let mut sink = Sink {
-        body: BytesMut::with_capacity(
-            usize::try_from(declared.unwrap_or(0).min(TRUSTED_BYTES)).unwrap_or(0),
-        ),
+        body: BytesMut::with_capacity(usize::try_from(declared.unwrap_or(0).min(TRUSTED_BYTES)).unwrap_or(0)),
         md5: Md5::new(),
-        sha256: sha256
-            .as_ref()
-            .map(|_| aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256)),
+        sha256: sha256.as_ref().map(|_| aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256)),
         checksum: Running::asked_for(&request.headers)?,
         too_large: false,
     };
@@ -99,10 +91,7 @@ pub(super) async fn read(
             return Err(S3Error::EntityTooLarge);
         }
     }
-    let trailers = decoder
-        .map(Decoder::finish)
-        .transpose()?
-        .unwrap_or_default();
+    let trailers = decoder.map(Decoder::finish).transpose()?.unwrap_or_default();
     finish(request, sink, sha256, declared, &trailers)
 }
 
@@ -112,23 +101,13 @@ fn declared_length(request: &Request, payload: &Payload) -> Result<Option<u64>, 
         Payload::UnsignedTrailer | Payload::SignedChunks { .. } => true,
         Payload::Unsigned | Payload::Sha256(_) => false,
     };
-    let name = if chunked {
-        "x-amz-decoded-content-length"
-    } else {
-        "content-length"
-    };
+    let name = if chunked { "x-amz-decoded-content-length" } else { "content-length" };
     let declared = match request.header(name) {
-        Some(text) => Some(text.parse::<u64>().map_err(|_| S3Error::InvalidArgument {
-            name: "Content-Length",
-        })?),
+        Some(text) => Some(text.parse::<u64>().map_err(|_| S3Error::InvalidArgument { name: "Content-Length" })?),
         None if request.header("transfer-encoding").is_some() && !chunked => None,
         None => return Err(S3Error::MissingContentLength),
     };
-    if declared.is_some_and(|len| len > BODY_BYTES_MAX) {
-        Err(S3Error::EntityTooLarge)
-    } else {
-        Ok(declared)
-    }
+    if declared.is_some_and(|len| len > BODY_BYTES_MAX) { Err(S3Error::EntityTooLarge) } else { Ok(declared) }
 }
 
 fn finish(
@@ -148,21 +127,12 @@ fn finish(
     }
     let md5 = sink.md5.finalize();
     if let Some(wanted) = request.header("content-md5") {
-        let wanted = super::checksum::from_base64(wanted)
-            .filter(|hash| hash.len() == 16)
-            .ok_or(S3Error::InvalidDigest)?;
+        let wanted =
+            super::checksum::from_base64(wanted).filter(|hash| hash.len() == 16).ok_or(S3Error::InvalidDigest)?;
         if wanted != md5[..] {
             return Err(S3Error::BadDigest);
         }
     }
-    let checksum = sink
-        .checksum
-        .map(|running| running.check(&request.headers, trailers))
-        .transpose()?
-        .flatten();
-    Ok(Upload {
-        body: sink.body.freeze(),
-        md5: hex::encode(md5),
-        checksum,
-    })
+    let checksum = sink.checksum.map(|running| running.check(&request.headers, trailers)).transpose()?.flatten();
+    Ok(Upload { body: sink.body.freeze(), md5: hex::encode(md5), checksum })
 }

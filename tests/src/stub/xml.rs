@@ -23,20 +23,13 @@ pub struct Document {
 impl Document {
     /// Begins with `<root xmlns=..>`.
     pub fn new(root: &'static str) -> Document {
-        let text =
-            format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root} xmlns=\"{NAMESPACE}\">");
-        Document {
-            text,
-            open: vec![root],
-        }
+        let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root} xmlns=\"{NAMESPACE}\">");
+        Document { text, open: vec![root] }
     }
 
     /// Begins with `<root>`, as error documents do.
     pub fn bare(root: &'static str) -> Document {
-        Document {
-            text: format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root}>"),
-            open: vec![root],
-        }
+        Document { text: format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{root}>"), open: vec![root] }
     }
 
     /// Opens an element.
@@ -79,9 +72,7 @@ fn escape(text: &str, out: &mut String) {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\t' | '\n' => out.push(c),
-            c if c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}') => {
-                out.push_str(&format!("&#x{:x};", u32::from(c)))
-            }
+            c if c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push_str(&format!("&#x{:x};", u32::from(c))),
             c => out.push(c),
         }
     }
@@ -110,17 +101,10 @@ pub fn leaves(body: &[u8]) -> Result<Vec<(String, String)>, S3Error> {
                 found.push((format!("/{}", path.join("/")), String::new()));
                 path.pop();
             }
-            Event::Text(part) => {
-                text.push_str(std::str::from_utf8(&part).map_err(|_| S3Error::MalformedXml)?)
-            }
-            Event::CData(part) => {
-                text.push_str(std::str::from_utf8(&part).map_err(|_| S3Error::MalformedXml)?)
-            }
+            Event::Text(part) => text.push_str(std::str::from_utf8(&part).map_err(|_| S3Error::MalformedXml)?),
+            Event::CData(part) => text.push_str(std::str::from_utf8(&part).map_err(|_| S3Error::MalformedXml)?),
             Event::GeneralRef(reference) => {
-                let quoted = format!(
-                    "&{};",
-                    std::str::from_utf8(&reference).map_err(|_| S3Error::MalformedXml)?
-                );
+                let quoted = format!("&{};", std::str::from_utf8(&reference).map_err(|_| S3Error::MalformedXml)?);
                 text.push_str(&quick_xml::escape::unescape(&quoted).map_err(malformed)?);
             }
             Event::End(_) => {

@@ -34,7 +34,7 @@ impl Service<Request<Body>> for WhoAmI {
 }
 
 pub(super) fn routes() -> ControlRoutes {
-    ControlRoutes::new().add(WhoAmI)
+    ControlRoutes::new().with(WhoAmI)
 }
 
 /// Calls a method: the gRPC status (0 when the service answered) and the body.

@@ -12,10 +12,7 @@ const PRESIGNED: &str = "/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256\
 
 fn known() -> Vec<Credentials> {
     let secret_key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned();
-    vec![Credentials {
-        access_key: "AKIAIOSFODNN7EXAMPLE".to_owned(),
-        secret_key,
-    }]
+    vec![Credentials { access_key: "AKIAIOSFODNN7EXAMPLE".to_owned(), secret_key }]
 }
 
 fn at(time: &str) -> Timestamp {
@@ -48,76 +45,33 @@ fn outcome(request: &Request, now: &str) -> Result<(), S3Error> {
 
 #[test]
 fn header_form() {
-    assert_eq!(
-        outcome(&ranged(AUTHORIZATION), "2013-05-24T00:00:00Z"),
-        Ok(())
-    );
-    assert_eq!(
-        outcome(&ranged(AUTHORIZATION), "2013-05-24T00:14:00Z"),
-        Ok(())
-    );
-    assert_eq!(
-        outcome(&ranged(AUTHORIZATION), "2013-05-24T00:16:00Z"),
-        Err(S3Error::RequestTimeTooSkewed)
-    );
-    let refused = |from: &str, to: &str| {
-        outcome(
-            &ranged(&AUTHORIZATION.replace(from, to)),
-            "2013-05-24T00:00:00Z",
-        )
-    };
-    assert_eq!(
-        refused("=f0e8", "=00e8"),
-        Err(S3Error::SignatureDoesNotMatch)
-    );
+    assert_eq!(outcome(&ranged(AUTHORIZATION), "2013-05-24T00:00:00Z"), Ok(()));
+    assert_eq!(outcome(&ranged(AUTHORIZATION), "2013-05-24T00:14:00Z"), Ok(()));
+    assert_eq!(outcome(&ranged(AUTHORIZATION), "2013-05-24T00:16:00Z"), Err(S3Error::RequestTimeTooSkewed));
+    let refused = |from: &str, to: &str| outcome(&ranged(&AUTHORIZATION.replace(from, to)), "2013-05-24T00:00:00Z");
+    assert_eq!(refused("=f0e8", "=00e8"), Err(S3Error::SignatureDoesNotMatch));
     assert_eq!(refused("AKIA", "AKIB"), Err(S3Error::InvalidAccessKeyId));
-    assert_eq!(
-        refused("us-east-1", "us-east-2"),
-        Err(S3Error::SignatureDoesNotMatch)
-    );
-    assert_eq!(
-        refused("20130524/", "20130523/"),
-        Err(S3Error::SignatureDoesNotMatch)
-    );
+    assert_eq!(refused("us-east-1", "us-east-2"), Err(S3Error::SignatureDoesNotMatch));
+    assert_eq!(refused("20130524/", "20130523/"), Err(S3Error::SignatureDoesNotMatch));
     assert_eq!(refused(";x-amz-date", ""), Err(S3Error::AccessDenied));
     assert_eq!(refused("host;", ""), Err(S3Error::AccessDenied));
-    assert_eq!(
-        refused("AWS4-HMAC-SHA256", "AWS"),
-        Err(S3Error::AuthorizationHeaderMalformed)
-    );
-    assert_eq!(
-        outcome(&request("/test.txt", &[]), "2013-05-24T00:00:00Z"),
-        Err(S3Error::AccessDenied)
-    );
+    assert_eq!(refused("AWS4-HMAC-SHA256", "AWS"), Err(S3Error::AuthorizationHeaderMalformed));
+    assert_eq!(outcome(&request("/test.txt", &[]), "2013-05-24T00:00:00Z"), Err(S3Error::AccessDenied));
 }
 
 #[test]
 fn a_changed_request_is_refused() {
     let mut changed = ranged(AUTHORIZATION);
-    changed
-        .headers
-        .insert("range", "bytes=0-10".parse().unwrap());
-    assert_eq!(
-        outcome(&changed, "2013-05-24T00:00:00Z"),
-        Err(S3Error::SignatureDoesNotMatch)
-    );
+    changed.headers.insert("range", "bytes=0-10".parse().unwrap());
+    assert_eq!(outcome(&changed, "2013-05-24T00:00:00Z"), Err(S3Error::SignatureDoesNotMatch));
 }
 
 #[test]
 fn presigned_form() {
     let presigned = request(PRESIGNED, &[]);
     assert_eq!(outcome(&presigned, "2013-05-24T23:59:59Z"), Ok(()));
-    assert_eq!(
-        outcome(&presigned, "2013-05-25T00:00:01Z"),
-        Err(S3Error::ExpiredRequest)
-    );
-    assert_eq!(
-        outcome(&presigned, "2013-05-23T23:00:00Z"),
-        Err(S3Error::RequestTimeTooSkewed)
-    );
+    assert_eq!(outcome(&presigned, "2013-05-25T00:00:01Z"), Err(S3Error::ExpiredRequest));
+    assert_eq!(outcome(&presigned, "2013-05-23T23:00:00Z"), Err(S3Error::RequestTimeTooSkewed));
     let longer = request(&PRESIGNED.replace("86400", "86401"), &[]);
-    assert_eq!(
-        outcome(&longer, "2013-05-24T00:00:00Z"),
-        Err(S3Error::SignatureDoesNotMatch)
-    );
+    assert_eq!(outcome(&longer, "2013-05-24T00:00:00Z"), Err(S3Error::SignatureDoesNotMatch));
 }

@@ -19,14 +19,7 @@ fn each_chunk_once_is_one() {
     assert_eq!(counters.gets_per_chunk(4), 1.0);
     assert_eq!(counters.byte_amplification(), 1.0);
     assert_eq!(counters.get_amplification(), 1.0);
-    assert_eq!(
-        (
-            counters.gets,
-            counters.bytes_sent,
-            counters.key("b", "k").gets
-        ),
-        (4, 9, 3)
-    );
+    assert_eq!((counters.gets, counters.bytes_sent, counters.key("b", "k").gets), (4, 9, 3));
 }
 
 #[test]
@@ -48,9 +41,6 @@ fn json_lists_ranges() {
     let live = LiveCounters::default();
     read(&live, "k", 0, 4);
     let json = serde_json::to_value(live.snapshot()).unwrap();
-    assert_eq!(
-        json["keys"]["b/k"]["ranges"],
-        serde_json::json!([[0, 4, 1]])
-    );
+    assert_eq!(json["keys"]["b/k"]["ranges"], serde_json::json!([[0, 4, 1]]));
     assert_eq!(json["requests"]["GetObject"], 1);
 }

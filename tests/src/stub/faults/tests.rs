@@ -4,23 +4,10 @@ use super::*;
 
 #[test]
 fn globs() {
-    for (pattern, text) in [
-        ("*", ""),
-        ("a*", "a/b"),
-        ("*.bin", "x/y.bin"),
-        ("a?c", "abc"),
-        ("*b*", "abc"),
-        ("", ""),
-    ] {
+    for (pattern, text) in [("*", ""), ("a*", "a/b"), ("*.bin", "x/y.bin"), ("a?c", "abc"), ("*b*", "abc"), ("", "")] {
         assert!(glob(pattern, text), "{pattern} {text}");
     }
-    for (pattern, text) in [
-        ("a", "ab"),
-        ("a?", "a"),
-        ("*.bin", "x.bin.tmp"),
-        ("b*", "abc"),
-        ("", "a"),
-    ] {
+    for (pattern, text) in [("a", "ab"), ("a?", "a"), ("*.bin", "x.bin.tmp"), ("b*", "abc"), ("", "a")] {
         assert!(!glob(pattern, text), "{pattern} {text}");
     }
 }
@@ -32,13 +19,7 @@ fn status(code: u16) -> FaultAction {
 #[test]
 fn rules_are_taken_in_order_and_count() {
     let plan = FaultPlan::default();
-    let first = plan.add(
-        FaultRule::new(status(503))
-            .op(FaultOp::Get)
-            .key("a/*")
-            .after(1)
-            .times(2),
-    );
+    let first = plan.add(FaultRule::new(status(503)).op(FaultOp::Get).key("a/*").after(1).times(2));
     let second = plan.add(FaultRule::new(FaultAction::Hang).method("head"));
     let get = |key| plan.pick("GET", Operation::GetObject, key);
     assert_eq!(get("b"), None);
@@ -46,10 +27,7 @@ fn rules_are_taken_in_order_and_count() {
     assert_eq!(get("a/1"), Some(status(503)));
     assert_eq!(get("a/2"), Some(status(503)));
     assert_eq!(get("a/3"), None, "used up");
-    assert_eq!(
-        plan.pick("HEAD", Operation::HeadObject, "a/1"),
-        Some(FaultAction::Hang)
-    );
+    assert_eq!(plan.pick("HEAD", Operation::HeadObject, "a/1"), Some(FaultAction::Hang));
     assert_eq!((first.hits(), second.hits()), (2, 1));
     second.remove();
     assert_eq!(plan.pick("HEAD", Operation::HeadObject, "a/1"), None);
@@ -60,9 +38,7 @@ fn draws_repeat_with_their_seed() {
     let run = |seed| {
         let plan = FaultPlan::default();
         plan.add(FaultRule::new(status(500)).chance(0.3, seed));
-        (0..1000)
-            .map(|_| plan.pick("GET", Operation::GetObject, "k").is_some())
-            .collect::<Vec<_>>()
+        (0..1000).map(|_| plan.pick("GET", Operation::GetObject, "k").is_some()).collect::<Vec<_>>()
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
@@ -74,18 +50,7 @@ fn draws_repeat_with_their_seed() {
 fn rules_come_as_json() {
     let text = r#"{"op":"get","key":"a*","count":3,"action":{"reset":{"afterBytes":10}}}"#;
     let rule: FaultRule = serde_json::from_str(text).unwrap();
-    assert_eq!(
-        rule,
-        FaultRule::new(FaultAction::Reset { after_bytes: 10 })
-            .op(FaultOp::Get)
-            .key("a*")
-            .times(3)
-    );
+    assert_eq!(rule, FaultRule::new(FaultAction::Reset { after_bytes: 10 }).op(FaultOp::Get).key("a*").times(3));
     assert!(serde_json::from_str::<FaultRule>(r#"{"action":"hang","often":1}"#).is_err());
-    assert_eq!(
-        serde_json::from_str::<FaultRule>(r#"{"action":"hang"}"#)
-            .unwrap()
-            .action,
-        FaultAction::Hang
-    );
+    assert_eq!(serde_json::from_str::<FaultRule>(r#"{"action":"hang"}"#).unwrap().action, FaultAction::Hang);
 }

@@ -3,26 +3,16 @@
 use super::*;
 
 fn keys(list: &[&str]) -> BTreeMap<Vec<u8>, ()> {
-    list.iter()
-        .map(|key| (key.as_bytes().to_vec(), ()))
-        .collect()
+    list.iter().map(|key| (key.as_bytes().to_vec(), ())).collect()
 }
 
 fn ask<'a>(prefix: &'a str, delimiter: &'a str, max: usize) -> Ask<'a> {
-    Ask {
-        prefix: prefix.as_bytes(),
-        delimiter: delimiter.as_bytes(),
-        from: From::Start,
-        max,
-    }
+    Ask { prefix: prefix.as_bytes(), delimiter: delimiter.as_bytes(), from: From::Start, max }
 }
 
 fn text<V>(page: &Page<'_, V>) -> (Vec<String>, Vec<String>) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (
-        page.objects.iter().map(|(key, _)| text(key)).collect(),
-        page.prefixes.iter().map(|prefix| text(prefix)).collect(),
-    )
+    (page.objects.iter().map(|(key, _)| text(key)).collect(), page.prefixes.iter().map(|prefix| text(prefix)).collect())
 }
 
 #[test]
@@ -40,18 +30,9 @@ fn rolls_up_at_the_delimiter() {
 
 #[test]
 fn pages_join_into_the_whole_whatever_their_size() {
-    let names: Vec<String> = (0..50)
-        .flat_map(|d| (0..d % 4).map(move |f| format!("d{d:02}/f{f}")))
-        .collect();
+    let names: Vec<String> = (0..50).flat_map(|d| (0..d % 4).map(move |f| format!("d{d:02}/f{f}"))).collect();
     let mut list: Vec<&str> = names.iter().map(String::as_str).collect();
-    list.extend([
-        "a",
-        "d05",
-        "z\u{10ffff}",
-        "z\u{10ffff}x/y",
-        "z\u{10ffff}x/z",
-        "zz",
-    ]);
+    list.extend(["a", "d05", "z\u{10ffff}", "z\u{10ffff}x/y", "z\u{10ffff}x/z", "zz"]);
     let keys = keys(&list);
     for delimiter in ["", "/", "/f", "d0"] {
         for prefix in ["", "d", "d05", "z", "nothing"] {
