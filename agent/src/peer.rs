@@ -19,6 +19,7 @@ mod body;
 mod circuit;
 mod client;
 mod control;
+mod members;
 mod outgoing;
 mod pool;
 mod route;
@@ -28,6 +29,7 @@ mod stall;
 pub use body::PutBody;
 pub use client::{Client, ClientCounts, PeerBatch, PeerBody};
 pub use control::ControlRoutes;
+pub use members::MapMembers;
 pub use server::{Server, ServerCounts};
 
 /// Why a peer gave no bytes, or no more of them. Each says what the asker does next.

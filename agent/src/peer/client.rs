@@ -14,7 +14,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use larder_proto::checksum::Checksummed;
 use larder_proto::ids::{Epoch, NodeId, NodeName};
-use larder_proto::limits::MAP_BYTES_MAX;
+use larder_proto::limits::{MAP_BYTES_MAX, SIGNATURE_BYTES_MAX};
 use larder_proto::range::ByteRange;
 use larder_proto::wire::{
     BatchDecoder, BatchEvent, BatchRequest, BodyDecoder, BodyEncoder, ChunkRequest, PutRequest, RequestId, body_len,
@@ -40,6 +40,9 @@ const GIVEN_UP: Duration = Duration::from_millis(500);
 
 /// How long a peer may take for its map.
 const MAP: Duration = Duration::from_secs(5);
+
+/// A map, its signature, and what tells them apart.
+const SIGNED_MAP_BYTES_MAX: usize = MAP_BYTES_MAX + SIGNATURE_BYTES_MAX + 16;
 
 /// What was asked and how it went, since the start.
 #[derive(Debug, Default)]
@@ -162,7 +165,7 @@ impl Client {
         let mut incoming = answer.into_body();
         let mut map = BytesMut::new();
         while let Some(frame) = next_frame(&mut incoming, deadline).await? {
-            if map.len() + frame.len() > MAP_BYTES_MAX {
+            if map.len() + frame.len() > SIGNED_MAP_BYTES_MAX {
                 return Err(PeerError::Broken);
             }
             map.extend_from_slice(&frame);

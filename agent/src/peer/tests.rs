@@ -30,6 +30,7 @@ mod asking;
 mod bounds;
 mod control;
 mod hostile;
+mod passing;
 mod tls;
 
 pub(super) const MIB: u64 = 1 << 20;
