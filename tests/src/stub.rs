@@ -32,7 +32,6 @@ mod service;
 mod state;
 mod upload;
 mod write;
-mod xml;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -51,6 +50,9 @@ pub use errors::S3Error;
 pub use faults::{FaultAction, FaultHandle, FaultOp, FaultReport, FaultRule};
 pub use operation::Operation;
 
+pub use crate::s3client::upload_dir;
+
+use crate::s3client::S3Client;
 use crate::sigv4::Credentials;
 use content::{Content, Shelf};
 use objects::Object;
@@ -223,6 +225,11 @@ impl StubS3 {
     /// The secret key given at the start.
     pub fn secret_key(&self) -> &str {
         &self.credentials.secret_key
+    }
+
+    /// A client with the credentials given at the start.
+    pub fn client(&self) -> S3Client {
+        S3Client::new(&self.endpoint(), self.bucket(), self.credentials.clone()).expect("our own endpoint is one")
     }
 
     /// From now on only these credentials are accepted (a rotation; connections stay).

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use super::content::Content;
 use super::errors::S3Error;
 use super::request::Request;
-use super::xml::Document;
+use crate::xml::Document;
 
 /// The body of an answer.
 pub(super) enum Payload {

@@ -11,8 +11,8 @@ use super::objects::Object;
 use super::request::Request;
 use super::state::State;
 use super::write::xml_date;
-use super::xml::Document;
 use crate::sigv4::{Slash, encode};
+use crate::xml::Document;
 
 /// ListBuckets.
 pub(super) fn list(state: &State) -> Answer {

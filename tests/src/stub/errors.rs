@@ -3,6 +3,8 @@
 use http::StatusCode;
 use thiserror::Error;
 
+use crate::xml::Malformed;
+
 /// A refusal, with what the client may want to know.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{}: {}", self.row().1, self.row().2)]
@@ -163,5 +165,11 @@ impl S3Error {
             S3Error::TooManyRequests => (429, "SlowDown", "Please reduce your request rate."),
             S3Error::Injected { status } => (*status, "Injected", "A fault rule asked for this answer."),
         }
+    }
+}
+
+impl From<Malformed> for S3Error {
+    fn from(_: Malformed) -> S3Error {
+        S3Error::MalformedXml
     }
 }

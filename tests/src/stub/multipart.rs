@@ -15,7 +15,7 @@ use super::request::Request;
 use super::state::{Connection, State};
 use super::upload::{self, Upload};
 use super::write::{kept_headers, receive, source, xml_date};
-use super::xml::{Document, leaves};
+use crate::xml::{Document, leaves};
 
 /// S3's limits: 10,000 parts, all but the last of at least 5 MiB.
 const PARTS_MAX: u32 = 10_000;

@@ -18,8 +18,8 @@ use super::faults::FaultAction;
 use super::operation::Operation;
 use super::request::Request;
 use super::state::Connection;
-use super::xml::Document;
 use super::{bucket, control, multipart, read, write};
+use crate::xml::Document;
 
 /// Of an upload that is refused without being kept, at most this much is read so that its sender hears the refusal.
 const DRAIN_BYTES_MAX: usize = 64 << 20;

@@ -14,7 +14,7 @@ use super::ranges::{ConditionNames, check_write};
 use super::request::{Request, copy_source};
 use super::state::{Connection, State};
 use super::upload::{self, Upload};
-use super::xml::{Document, leaves};
+use crate::xml::{Document, leaves};
 
 /// Keys of one batch delete, at most (S3's limit).
 const BATCH_MAX: usize = 1000;

@@ -7,12 +7,17 @@ mod tests;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 
-use super::errors::S3Error;
+use thiserror::Error;
 
 /// The name space of S3's answers.
 pub const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 /// Deepest element of a request body that is read; S3's have three levels.
 const DEPTH: usize = 8;
+
+/// Not a well-formed document, or too deep, or with a document type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("malformed XML")]
+pub struct Malformed;
 
 /// A document under construction.
 pub struct Document {
@@ -81,18 +86,18 @@ fn escape(text: &str, out: &mut String) {
 /// Every element that holds text, as (names from the root down joined by `/`, text), in document order; an element
 /// that closes reports `path` with a leading `/` and no text, so that lists can be told apart.
 ///
-/// Errors: `MalformedXml` for anything that isn't a well-formed document of at most eight levels.
-pub fn leaves(body: &[u8]) -> Result<Vec<(String, String)>, S3Error> {
-    let malformed = |_| S3Error::MalformedXml;
+/// Errors: [`Malformed`] for anything that isn't a well-formed document of at most eight levels.
+pub fn leaves(body: &[u8]) -> Result<Vec<(String, String)>, Malformed> {
+    let malformed = |_| Malformed;
     let mut reader = Reader::from_reader(body);
     let (mut path, mut text, mut found) = (Vec::<String>::new(), String::new(), Vec::new());
     loop {
-        match reader.read_event().map_err(|_| S3Error::MalformedXml)? {
+        match reader.read_event().map_err(|_| Malformed)? {
             Event::Start(tag) => {
                 path.push(name_of(tag.local_name().as_ref())?);
                 text.clear();
                 if path.len() > DEPTH {
-                    return Err(S3Error::MalformedXml);
+                    return Err(Malformed);
                 }
             }
             Event::Empty(tag) => {
@@ -101,10 +106,10 @@ pub fn leaves(body: &[u8]) -> Result<Vec<(String, String)>, S3Error> {
                 found.push((format!("/{}", path.join("/")), String::new()));
                 path.pop();
             }
-            Event::Text(part) => text.push_str(std::str::from_utf8(&part).map_err(|_| S3Error::MalformedXml)?),
-            Event::CData(part) => text.push_str(std::str::from_utf8(&part).map_err(|_| S3Error::MalformedXml)?),
+            Event::Text(part) => text.push_str(std::str::from_utf8(&part).map_err(|_| Malformed)?),
+            Event::CData(part) => text.push_str(std::str::from_utf8(&part).map_err(|_| Malformed)?),
             Event::GeneralRef(reference) => {
-                let quoted = format!("&{};", std::str::from_utf8(&reference).map_err(|_| S3Error::MalformedXml)?);
+                let quoted = format!("&{};", std::str::from_utf8(&reference).map_err(|_| Malformed)?);
                 text.push_str(&quick_xml::escape::unescape(&quoted).map_err(malformed)?);
             }
             Event::End(_) => {
@@ -113,13 +118,13 @@ pub fn leaves(body: &[u8]) -> Result<Vec<(String, String)>, S3Error> {
                 path.pop();
             }
             Event::Eof if path.is_empty() && !found.is_empty() => return Ok(found),
-            Event::Eof => return Err(S3Error::MalformedXml),
+            Event::Eof => return Err(Malformed),
             Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
-            Event::DocType(_) => return Err(S3Error::MalformedXml),
+            Event::DocType(_) => return Err(Malformed),
         }
     }
 }
 
-fn name_of(bytes: &[u8]) -> Result<String, S3Error> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| S3Error::MalformedXml)
+fn name_of(bytes: &[u8]) -> Result<String, Malformed> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| Malformed)
 }
