@@ -107,3 +107,6 @@ pub const CSR_BYTES_MAX: usize = 8 * 1024;
 
 /// A directive: a map with its signature, or all volumes.
 pub const DIRECTIVE_BYTES_MAX: usize = MAP_BYTES_MAX + 64 * 1024;
+
+/// A report: every volume and store of a node, and every node that it can't reach.
+pub const REPORT_BYTES_MAX: usize = 256 * 1024;

@@ -1,0 +1,266 @@
+//! The map authority: issues certificates, hears reports, decides who serves, plans and publishes signed maps.
+//!
+//! Knows nothing of Kubernetes: local mode and the operator give it tokens, volumes and a shape. A map is stored, with
+//! fsync, before anybody sees it, and node ids are stored before they are told, so that a restart never publishes an
+//! old epoch or reuses an id. Data never passes through here; while the authority is away, agents go on.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use larder_proto::ids::{ClusterId, Epoch, NodeName, VolumeId};
+use larder_proto::map::{ClusterMap, SignedMap};
+use larder_proto::volume::Volume;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+mod ca;
+mod core;
+mod health;
+mod listen;
+mod serve;
+mod state;
+mod status;
+mod token;
+
+pub use ca::{Ca, CaError};
+pub use status::{NodeStatus, VolumeStatus};
+pub use token::{NodeTokens, TokenVerifier};
+
+use self::core::Core;
+use state::{State, StateError};
+
+/// How often silence is looked for, apart from news.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How long a stop waits for agents to hang up.
+const STOP: Duration = Duration::from_secs(3);
+
+/// How many owners slots have, and when the first map comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The first map waits for this many nodes with stores.
+    pub min_nodes: u32,
+    /// Owners of each slot; a volume that asks for more raises it, up to `min_nodes`.
+    pub replicas: u32,
+}
+
+/// What an authority is made of.
+pub struct AuthorityOptions {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its CA, which signs certificates and maps.
+    pub ca: Ca,
+    /// Where agents reach it; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Who may join.
+    pub tokens: Arc<dyn TokenVerifier>,
+    /// How many owners and nodes.
+    pub shape: Shape,
+    /// Where node ids and the last map are kept; made if it isn't there.
+    pub state_dir: PathBuf,
+}
+
+/// Why an authority doesn't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state can't be read, or isn't this cluster's.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// No certificate can be issued.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// Nobody can be listened to there.
+    #[error("can't listen on {at}: {error}")]
+    Listen {
+        /// Where.
+        at: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// A running authority; it stops with [`stop`](Self::stop) or when the last handle is dropped. Cheap to clone.
+#[derive(Clone)]
+pub struct Authority {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    tracker: TaskTracker,
+    _stop_on_drop: Arc<tokio_util::sync::DropGuard>,
+    stop: CancellationToken,
+}
+
+/// What the planner and the sessions share.
+struct Shared {
+    cluster: ClusterId,
+    ca: Ca,
+    tokens: Arc<dyn TokenVerifier>,
+    state: Arc<State>,
+    core: Mutex<Core>,
+    /// Something was reported or set: plan now.
+    news: Notify,
+    published: watch::Sender<Option<Published>>,
+    volumes: watch::Receiver<Vec<Volume>>,
+    began: Instant,
+}
+
+#[derive(Clone)]
+struct Published {
+    map: Arc<ClusterMap>,
+    signed: bytes::Bytes,
+}
+
+impl Shared {
+    fn core(&self) -> MutexGuard<'_, Core> {
+        // No call under the lock panics half-way through a change.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the authority began.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Authority {
+    /// Goes on from the state folder and listens. `volumes` is the full list, sent to every agent whenever it changes.
+    pub async fn start(options: AuthorityOptions, volumes: watch::Receiver<Vec<Volume>>) -> Result<Self, StartError> {
+        let AuthorityOptions { cluster, ca, listen, tokens, shape, state_dir } = options;
+        let keys = ca.trust()?.keys().clone();
+        let (state, stored) = State::open(state_dir, cluster, &keys)?;
+        let published = stored.map.map(|(map, signed)| Published { map: Arc::new(map), signed });
+        let core = Core::new(cluster, shape, published.as_ref().map(|published| published.map.clone()));
+        let shared = Arc::new(Shared {
+            cluster,
+            ca,
+            tokens,
+            state: Arc::new(state),
+            core: Mutex::new(core),
+            news: Notify::new(),
+            published: watch::Sender::new(published),
+            volumes,
+            began: Instant::now(),
+        });
+        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let incoming = listen::Incoming::bind(listen, shared.clone(), stop.clone(), &tracker).await?;
+        let address = incoming.address();
+        tracker.spawn(serve::serve(shared.clone(), incoming, stop.clone(), tracker.clone()));
+        tracker.spawn(plan(shared.clone(), stop.clone()));
+        let guard = Arc::new(stop.clone().drop_guard());
+        Ok(Self { shared, address, tracker, _stop_on_drop: guard, stop })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The CA certificate in PEM: what agents need to trust.
+    pub fn trust_pem(&self) -> &str {
+        self.shared.ca.certificate_pem()
+    }
+
+    /// The map that agents have, or are getting.
+    pub fn map(&self) -> Option<Arc<ClusterMap>> {
+        self.shared.published.borrow().as_ref().map(|published| published.map.clone())
+    }
+
+    /// The epoch of the published map.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.map().map(|map| map.epoch())
+    }
+
+    /// Every node that has joined and reported, by name.
+    pub fn nodes(&self) -> Vec<NodeStatus> {
+        let map = self.map();
+        self.shared.core().statuses(map.as_deref(), self.shared.now_ms())
+    }
+
+    /// What the nodes report of each volume.
+    pub fn volumes(&self) -> BTreeMap<VolumeId, VolumeStatus> {
+        self.shared.core().volumes()
+    }
+
+    /// Owners and nodes from now on.
+    pub fn reshape(&self, shape: Shape) {
+        self.shared.core().reshape(shape);
+        self.shared.news.notify_one();
+    }
+
+    /// Drops a node that won't come back: its slots move, its certificate is nobody's, its id is never used again.
+    pub fn remove(&self, name: &NodeName) -> io::Result<()> {
+        self.shared.state.forget(name)?;
+        self.shared.core().remove(name);
+        self.shared.news.notify_one();
+        Ok(())
+    }
+
+    /// Ends sessions and tasks; agents that hang are waited for at most 3 s. What was published stays valid.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        if timeout(STOP, self.tracker.wait()).await.is_err() {
+            tracing::warn!("the map authority stops while agents are still connected");
+        }
+    }
+}
+
+/// Plans whenever there is news, and often enough to notice silence; stores, then publishes.
+async fn plan(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut volumes = shared.volumes.clone();
+    loop {
+        let wanted = {
+            let wanted = volumes.borrow_and_update().iter().filter_map(|volume| volume.replicas).max();
+            wanted.unwrap_or(0)
+        };
+        let next = shared.core().plan(wanted, shared.now_ms());
+        if let Some(map) = next {
+            publish(&shared, map).await;
+        }
+        tokio::select! { biased;
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+            () = shared.news.notified() => {}
+        }
+    }
+}
+
+async fn publish(shared: &Shared, map: ClusterMap) {
+    let Some(signed) = shared.ca.sign(&map) else {
+        tracing::error!(nodes = map.nodes().len(), "the map is too large to be published; the old one stays");
+        return;
+    };
+    let (state, bytes) = (shared.state.clone(), signed.encode());
+    let stored = {
+        let bytes = bytes.clone();
+        tokio::task::spawn_blocking(move || state.store_map(&bytes)).await
+    };
+    match stored {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the map can't be stored; the old one stays");
+            return;
+        }
+        Err(_) => return,
+    }
+    let map = Arc::new(map);
+    tracing::info!(epoch = map.epoch().0, nodes = map.nodes().len(), "a new map");
+    shared.core().published(map.clone());
+    shared.published.send_replace(Some(Published { map, signed: bytes }));
+}
+
+/// A signed map and what it says.
+type StoredMap = (ClusterMap, bytes::Bytes);
+
+/// Decodes and believes a stored map.
+fn believe(bytes: bytes::Bytes, keys: &larder_proto::map::TrustedKeys) -> Option<StoredMap> {
+    let map = SignedMap::decode(bytes.clone()).and_then(|signed| signed.verify(keys)).ok()?;
+    Some((map, bytes))
+}

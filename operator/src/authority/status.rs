@@ -1,0 +1,61 @@
+//! What the authority can say about nodes and volumes: for `larder get`, conditions and metrics.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use larder_proto::control::StoreReport;
+use larder_proto::error::ErrorKind;
+use larder_proto::ids::{Epoch, NodeId, NodeName};
+use larder_proto::map::{NodeState, Ports, Share};
+
+/// A node, as it was last heard of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// What it does.
+    pub state: NodeState,
+    /// Where it is.
+    pub addresses: Vec<IpAddr>,
+    /// Where its doors listen.
+    pub ports: Ports,
+    /// Its admin port; 0 = not said.
+    pub admin_port: u16,
+    /// Its failure domain.
+    pub domain: Arc<str>,
+    /// The epoch it runs on.
+    pub epoch: Epoch,
+    /// Its stores.
+    pub stores: Vec<StoreReport>,
+    /// Nodes it couldn't reach of late.
+    pub unreachable: Vec<NodeId>,
+    /// Slots it owns and leads.
+    pub share: Share,
+    /// Bytes read through its doors that the cache had, and in all, since its agent began.
+    pub hit_bytes: u64,
+    /// In all.
+    pub read_bytes: u64,
+    /// Since its last report; none since the authority began.
+    pub silent_ms: Option<u64>,
+}
+
+/// A volume, summed over the nodes that report it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeStatus {
+    /// Nodes on which it is mounted.
+    pub mounted: u32,
+    /// Nodes that know it.
+    pub nodes: u32,
+    /// What is wrong with the origin, on the first node that says so.
+    pub origin: Option<ErrorKind>,
+    /// Bytes in all stores, copies included.
+    pub cached_bytes: u64,
+    /// Bytes read through the doors that the cache had.
+    pub hit_bytes: u64,
+    /// Bytes read through the doors.
+    pub read_bytes: u64,
+    /// The most objects that one node holds something of.
+    pub objects: u64,
+}

@@ -1,0 +1,277 @@
+//! The map authority and agents' clients over real TLS on loopback: joining, maps, silence, restarts and impostors.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_agent::map::{
+    AdoptError, AuthorityClient, AuthorityOptions as AgentOptions, Hooks, MapHolder, NodeIdentity,
+};
+use larder_agent::runtime::Runtime;
+use larder_agent::runtime::net::tls::{Credentials, TlsNet};
+use larder_operator::authority::{Authority, AuthorityOptions, Ca, NodeTokens, Shape};
+use larder_proto::control::{NodeReport, StoreHealth, StoreReport};
+use larder_proto::identity::{Identity, Trust};
+use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, StoreId, VolumeId};
+use larder_proto::map::{ClusterMap, MapError, NodeState, Ports};
+use larder_proto::object::ChunkSize;
+use larder_proto::volume::{Attributes, Freshness, Origin, Volume};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn cluster() -> ClusterId {
+    ClusterId::of("default/test")
+}
+
+fn name(text: &str) -> NodeName {
+    NodeName::parse(text).expect("a name")
+}
+
+/// Waits until `condition` gives something.
+async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    tokens: Arc<NodeTokens>,
+    volumes: watch::Sender<Vec<Volume>>,
+}
+
+impl World {
+    fn new() -> Self {
+        let _installed_by_another_test = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let folder = tempfile::tempdir().expect("a folder");
+        let tokens = Arc::new(NodeTokens::new());
+        for node in ["n1", "n2", "n3"] {
+            let token = NodeTokens::random();
+            std::fs::write(folder.path().join(format!("{node}.token")), format!("{token}\n")).expect("written");
+            tokens.set(name(node), token);
+        }
+        Self { folder, tokens, volumes: watch::Sender::new(vec![volume()]) }
+    }
+
+    fn path(&self, inner: &str) -> PathBuf {
+        self.folder.path().join(inner)
+    }
+
+    async fn authority(&self, listen: &str) -> Authority {
+        let options = AuthorityOptions {
+            cluster: cluster(),
+            ca: Ca::load_or_create(&self.path("authority")).expect("a CA"),
+            listen: listen.parse().expect("an address"),
+            tokens: self.tokens.clone(),
+            shape: Shape { min_nodes: 3, replicas: 2 },
+            state_dir: self.path("authority"),
+        };
+        Authority::start(options, self.volumes.subscribe()).await.expect("starts")
+    }
+
+    fn trust(&self) -> Trust {
+        Trust::from_pem(&std::fs::read(self.path("authority/ca.pem")).expect("there")).expect("a CA")
+    }
+
+    async fn agent(&self, node: &str, token_of: &str, authority: SocketAddr) -> Agent {
+        Agent::start(node, self.trust(), self.path(&format!("{token_of}.token")), &self.path(node), authority).await
+    }
+}
+
+fn volume() -> Volume {
+    Volume {
+        id: VolumeId::from_bytes([7; 16]),
+        namespace: "default".into(),
+        name: "data".into(),
+        chunk_size: ChunkSize::new(4 << 20).expect("4 MiB"),
+        origin: Origin::Local { path: "/srv".into() },
+        replicas: Some(2),
+        read_ahead_bytes: 1 << 20,
+        read_deadline: Duration::from_secs(30),
+        freshness: Freshness::Forever,
+        attributes: Attributes { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 },
+    }
+}
+
+struct Agent {
+    runtime: Runtime,
+    map: MapHolder,
+    client: AuthorityClient,
+}
+
+impl Agent {
+    async fn start(node: &str, trust: Trust, token: PathBuf, state: &Path, authority: SocketAddr) -> Self {
+        let own = Identity::Node(cluster(), name(node));
+        let net = TlsNet::new(Credentials { cluster: cluster(), trust: trust.clone(), own: None }).expect("no key yet");
+        let net = Arc::new(net);
+        let runtime = Runtime::real(net.clone());
+        let wall_ms = runtime.clock.wall_ms();
+        let identity = NodeIdentity::load(runtime.disk.as_ref(), state, &own, &trust, wall_ms).expect("usable");
+        let install = {
+            let trust = trust.clone();
+            move |identity: &NodeIdentity| {
+                let own = Some((identity.chain(), identity.key()));
+                net.replace(Credentials { cluster: cluster(), trust: trust.clone(), own })
+            }
+        };
+        if let Some(identity) = &identity {
+            install(identity).expect("its own key");
+        }
+        let map = MapHolder::open(&runtime, state, cluster(), name(node), trust.keys().clone()).await;
+        let options = AgentOptions {
+            address: authority.to_string().into(),
+            cluster: cluster(),
+            name: name(node),
+            trust,
+            token,
+            state: state.to_owned(),
+        };
+        let hooks = Hooks { report: Box::new(report), install: Box::new(install) };
+        let client = AuthorityClient::start(runtime.clone(), options, map.clone(), identity, hooks).await;
+        Self { runtime, map, client }
+    }
+
+    async fn stop(self) {
+        self.runtime.tasks.shut_down().await;
+    }
+}
+
+fn report() -> NodeReport {
+    NodeReport {
+        addresses: vec!["127.0.0.1".parse().expect("v4")],
+        ports: Ports { peer: 7710, s3: 0, redis: 0 },
+        stores: vec![StoreReport {
+            name: "d0".into(),
+            id: StoreId::from_bytes([1; 16]),
+            capacity_bytes: 1 << 30,
+            used_bytes: 0,
+            health: StoreHealth::Ok,
+        }],
+        ..NodeReport::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_join_miss_a_silent_one_and_outlive_the_authority() {
+    let world = World::new();
+    let authority = world.authority("127.0.0.1:0").await;
+    let at = authority.address();
+    let n1 = world.agent("n1", "n1", at).await;
+    let n2 = world.agent("n2", "n2", at).await;
+    until("two sessions", || (authority.nodes().len() == 2).then_some(())).await;
+    assert_eq!(authority.map(), None, "two of three nodes are not enough for the first map");
+    let n3 = world.agent("n3", "n3", at).await;
+
+    until("all adopt the first map", || [&n1, &n2, &n3].iter().all(|a| a.map.epoch() == Epoch(1)).then_some(())).await;
+    let map = n1.map.current().expect("adopted");
+    assert_eq!(map.shares().len(), 3);
+    assert_eq!(map.owners(Slot::of_hash(0)).len(), 2);
+    assert_eq!(n1.map.self_id(), map.node_named(&name("n1")).map(|node| node.id));
+    let volumes = until("the volumes come", || n1.client.volumes().borrow().clone()).await;
+    assert_eq!(volumes.values().map(|volume| (**volume).clone()).collect::<Vec<_>>(), vec![volume()]);
+
+    let silent = Instant::now();
+    n3.stop().await;
+    let suspects = |map: Arc<ClusterMap>| map.node_named(&name("n3")).is_some_and(|n| n.state == NodeState::Suspect);
+    until("n3 is suspect", || n1.map.current().filter(|map| suspects(map.clone()))).await;
+    assert!(silent.elapsed() < Duration::from_secs(5), "{:?}", silent.elapsed());
+    let map = n1.map.current().expect("adopted");
+    assert_eq!(map.epoch(), Epoch(2));
+    let n3_id = map.node_named(&name("n3")).expect("listed").id;
+    assert_eq!((map.shares()[&n3_id].led, map.shares()[&n3_id].owned > 10_000), (0, true));
+
+    authority.stop().await;
+    until("the agents notice", || (!*n1.client.connected().borrow()).then_some(())).await;
+    assert_eq!(n1.map.epoch(), Epoch(2), "agents go on with their last map");
+    let n3 = world.agent("n3", "n3", at).await;
+    assert_eq!(n3.map.epoch(), Epoch(1), "it begins with what it had stored");
+    assert!(n3.client.volumes().borrow().is_some(), "and with its volumes");
+
+    let authority = world.authority(&at.to_string()).await;
+    assert_eq!(authority.epoch(), Some(Epoch(2)), "a restart goes on from the stored map");
+    until("n3 serves again", || {
+        let map = n2.map.current()?;
+        (map.node_named(&name("n3"))?.state == NodeState::Serving && map.shares()[&n3_id].led > 5_000).then_some(())
+    })
+    .await;
+    assert!(n2.map.epoch() > Epoch(2));
+    assert_eq!(n3.client.counts().joins, 0, "the stored certificate was good enough");
+    assert_eq!(n1.map.counts().forged + n1.map.counts().foreign + n1.map.counts().malformed, 0);
+    for agent in [n1, n2, n3] {
+        agent.stop().await;
+    }
+    authority.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_token_opens_nothing() {
+    let world = World::new();
+    let authority = world.authority("127.0.0.1:0").await;
+    let impostor = world.agent("n1", "n2", authority.address()).await;
+    let stranger = world.agent("n9", "n1", authority.address()).await;
+    until("both are refused twice", || {
+        (impostor.client.counts().failures >= 2 && stranger.client.counts().failures >= 2).then_some(())
+    })
+    .await;
+    for agent in [&impostor, &stranger] {
+        assert_eq!((agent.client.counts().joins, agent.client.counts().sessions), (0, 0));
+    }
+    assert!(authority.nodes().is_empty());
+    assert!(!world.path("n1/identity.pem").exists(), "no certificate was issued");
+    impostor.stop().await;
+    stranger.stop().await;
+    authority.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_without_a_certificate_leads_to_a_join() {
+    let world = World::new();
+    let authority = world.authority("127.0.0.1:0").await;
+    let first = world.agent("n1", "n1", authority.address()).await;
+    until("it joins", || (first.client.counts().sessions == 1).then_some(())).await;
+    first.stop().await;
+    authority.remove(&name("n1")).expect("stored");
+    let again = world.agent("n1", "n1", authority.address()).await;
+    until("it joins anew", || (again.client.counts().joins == 1).then_some(())).await;
+    assert_eq!(again.client.counts().failures, 1, "its old certificate was refused first");
+    let node = until("it reports", || authority.nodes().first().map(|node| node.id)).await;
+    assert_eq!(node, NodeId(2), "an id is never reused");
+    again.stop().await;
+    authority.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_and_foreign_maps_are_dropped_and_counted() {
+    let world = World::new();
+    let ours = Ca::load_or_create(&world.path("authority")).expect("a CA");
+    let theirs = Ca::ephemeral().expect("a CA");
+    let holder = MapHolder::in_memory(cluster(), name("n1"), world.trust().keys().clone());
+    let map = |cluster, epoch| {
+        let nobody: Vec<Vec<NodeId>> = vec![Vec::new(); 16_384];
+        ClusterMap::new(Epoch(epoch), cluster, Vec::new(), &nobody, Vec::new()).expect("consistent")
+    };
+    let forged = theirs.sign(&map(cluster(), 9)).expect("small");
+    assert!(matches!(holder.adopt(forged).await, Err(AdoptError::Map(MapError::Forged))));
+    let foreign = ours.sign(&map(ClusterId::of("other/cluster"), 9)).expect("small");
+    assert!(matches!(holder.adopt(foreign).await, Err(AdoptError::Map(MapError::WrongCluster(_)))));
+    assert!(holder.adopt_bytes(bytes::Bytes::from_static(b"LMAP\x01\x48")).await.is_err());
+    let mut bent = ours.sign(&map(cluster(), 9)).expect("small").encode().to_vec();
+    let last = bent.len() - 1;
+    bent[last] ^= 1;
+    assert!(matches!(holder.adopt_bytes(bent.into()).await, Err(AdoptError::Map(MapError::Forged))));
+    assert_eq!(holder.current(), None);
+    for epoch in [3, 2, 3] {
+        holder.adopt(ours.sign(&map(cluster(), epoch)).expect("small")).await.expect("believed");
+    }
+    let counts = holder.counts();
+    assert_eq!((counts.forged, counts.foreign, counts.malformed), (2, 1, 1));
+    assert_eq!((counts.adopted, counts.older, holder.epoch()), (1, 2, Epoch(3)));
+}
