@@ -114,7 +114,7 @@ impl VolumeOrigin {
     pub async fn head(&self, key: &ObjectKey, deadline: Instant) -> Result<Option<ObjectInfo>, OriginError> {
         let _permit = self.permit(deadline).await?;
         let mut tries = Tries::new();
-        self.attempts(Verb::Head, &mut tries, deadline, async |origin| origin.head(key).await).await
+        self.attempts(Verb::Head, &mut tries, deadline, |origin| async move { origin.head(key).await }).await
     }
 
     /// Names in a directory; at most `limit` keys (1 to 1,000) are looked at.
@@ -128,7 +128,7 @@ impl VolumeOrigin {
         let limit = limit.clamp(1, u16::try_from(PAGE_NAMES_MAX).expect("1,000"));
         let _permit = self.permit(deadline).await?;
         let mut tries = Tries::new();
-        let list = async |origin: &dyn Origin| origin.list(dir, from, limit).await;
+        let list = |origin: Arc<dyn Origin>| async move { origin.list(dir, from, limit).await };
         let page = self.attempts(Verb::List, &mut tries, deadline, list).await?;
         self.counters.left_out(&page.left_out);
         Ok(page)
@@ -138,7 +138,7 @@ impl VolumeOrigin {
     pub async fn dir_exists(&self, dir: &DirPath, deadline: Instant) -> Result<bool, OriginError> {
         let _permit = self.permit(deadline).await?;
         let mut tries = Tries::new();
-        let list = async |origin: &dyn Origin| origin.list(dir, None, 1).await;
+        let list = |origin: Arc<dyn Origin>| async move { origin.list(dir, None, 1).await };
         let page = self.attempts(Verb::List, &mut tries, deadline, list).await?;
         Ok(dir.is_root() || !page.is_empty())
     }
@@ -162,12 +162,12 @@ impl VolumeOrigin {
     }
 
     /// Attempts until one succeeds, fails for good, or tries, budget or time are used up.
-    async fn attempts<T>(
+    async fn attempts<T, F: Future<Output = Result<T, OriginError>>>(
         &self,
         verb: Verb,
         tries: &mut Tries,
         deadline: Instant,
-        attempt: impl AsyncFn(&dyn Origin) -> Result<T, OriginError>,
+        attempt: impl Fn(Arc<dyn Origin>) -> F,
     ) -> Result<T, OriginError> {
         loop {
             let error = match self.attempt(verb, tries, deadline, &attempt).await {
@@ -212,12 +212,12 @@ impl VolumeOrigin {
         Duration::from_micros(self.rng.next_u64() % micros)
     }
 
-    async fn attempt<T>(
+    async fn attempt<T, F: Future<Output = Result<T, OriginError>>>(
         &self,
         verb: Verb,
         tries: &mut Tries,
         deadline: Instant,
-        attempt: &impl AsyncFn(&dyn Origin) -> Result<T, OriginError>,
+        attempt: &impl Fn(Arc<dyn Origin>) -> F,
     ) -> Result<T, OriginError> {
         let backend = self.backend.load_full();
         let origin = (*backend).as_ref().map_err(|error| *error)?;
@@ -225,7 +225,7 @@ impl VolumeOrigin {
         self.count(verb, tries);
         let began = self.clock.now();
         let until = deadline.min(began + ANSWER_WITHIN);
-        let result = match timeout_at(until, attempt(&**origin)).await {
+        let result = match timeout_at(until, attempt(origin.clone())).await {
             Ok(result) => result,
             Err(_) if deadline <= until && until - began < SILENCE_THAT_TELLS => Err(OriginError::Deadline),
             Err(_) => Err(OriginError::Unreachable(Unreachable::Silent)),

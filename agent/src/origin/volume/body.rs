@@ -113,7 +113,7 @@ impl Body {
             self.permit = Some(self.origin.permit(self.deadline).await?);
         }
         let (key, version, rest) = (&self.key, &self.version, self.rest);
-        let get = async |origin: &dyn crate::origin::Origin| origin.get(key, version, rest).await;
+        let get = |origin: Arc<dyn crate::origin::Origin>| async move { origin.get(key, version, rest).await };
         self.pieces = Some(self.origin.attempts(Verb::Get, &mut self.tries, self.deadline, get).await?);
         self.progress = Progress::default();
         Ok(())
