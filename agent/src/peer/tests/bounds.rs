@@ -1,7 +1,7 @@
 //! Pools, idle connections, circuits, and what a server serves at most.
 
 use futures::future::join_all;
-use larder_proto::limits::{CONNECTIONS_PER_PEER_MAX, SERVED_CONNECTIONS_PER_PEER_MAX};
+use larder_proto::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, SERVED_CONNECTIONS_PER_PEER_MAX};
 
 use super::*;
 use crate::runtime::net::Lane;
@@ -171,4 +171,43 @@ async fn a_connection_that_says_nothing_is_closed() {
     until("it is served", || two.bob.connections() == 1).await;
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert_eq!(two.bob.connections(), 0, "no head within its deadline");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_and_fifty_six_connections_in_all() {
+    let two = two().await;
+    let small = chunk("small", 10);
+    let mut servers = Vec::new();
+    for number in 0..90u8 {
+        let name = format!("peer-{number}");
+        let identity = Identity::Node(ClusterId::of("test"), node_name(&name));
+        let node = two.net.node(identity, IpAddr::V4(Ipv4Addr::new(10, 0, 1, number)));
+        let runtime = Runtime::sim(u64::from(number), node, SimDisk::new(1, 1 << 20));
+        let listener = runtime.net.listen("0.0.0.0:0".parse().expect("an address")).await.expect("free");
+        two.alice_knows.add(100 + u32::from(number), &name, listener.local_addr());
+        let giver = Arc::new(Giver::default());
+        let server = Server::new(runtime.clone(), two.bob_knows.clone(), giver.clone(), ControlRoutes::new());
+        runtime.tasks.spawn(server.clone().serve(listener));
+        servers.push((runtime, server, giver));
+    }
+    let mut most = 0;
+    for (number, (_, _, giver)) in (100..).zip(&servers) {
+        giver.then(&[Act::Hang; 3]);
+        let asked = (0..3).map(|_| {
+            let (alice, small) = (two.alice.clone(), small.clone());
+            async move {
+                let mut body = alice.read(NodeId(number), &asks(Want::Have, &small), soon()).await?;
+                read_all(&mut body).await
+            }
+        });
+        let all = tokio::spawn(join_all(asked.collect::<Vec<_>>()));
+        until("three are under way", || giver.under_way.load(Ordering::Relaxed) == 3).await;
+        most = most.max(two.alice.open_connections());
+        giver.go_on.notify_waiters();
+        assert!(all.await.expect("no panic").iter().all(Result::is_ok), "peer {number}");
+    }
+    assert_eq!(most, CONNECTIONS_MAX);
+    // Those that were idle longest made room.
+    until("the first are closed", || servers.iter().take(3).all(|(_, server, _)| server.connections() == 0)).await;
+    assert!(servers.iter().skip(10).all(|(_, server, _)| server.connections() == 3));
 }

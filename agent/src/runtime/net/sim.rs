@@ -297,3 +297,84 @@ impl AsyncWrite for SimIo {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use larder_proto::ids::{ClusterId, NodeName};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::runtime::sim::SimRng;
+
+    fn identity(name: &str) -> Identity {
+        Identity::Node(ClusterId::of("test"), NodeName::parse(name).expect("a name"))
+    }
+
+    fn net(seed: u64) -> (SimNet, Arc<dyn Net>, Arc<dyn Net>) {
+        let net = SimNet::new(Arc::new(SimRng::new(seed)), Duration::from_millis(1), Duration::from_millis(3));
+        let (a, b) = ("10.0.0.1".parse().expect("an address"), "10.0.0.2".parse().expect("an address"));
+        (net.clone(), net.node(identity("a"), a), net.node(identity("b"), b))
+    }
+
+    fn any() -> SocketAddr {
+        "0.0.0.0:0".parse().expect("an address")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_travel_and_take_their_time() {
+        let (_, a, b) = net(1);
+        let mut listener = b.listen(any()).await.expect("free");
+        let began = Instant::now();
+        let mut out = a.connect(listener.local_addr(), &identity("b"), Lane::Bytes).await.expect("listening");
+        let (mut incoming, from, lane) = listener.accept().await.expect("it comes");
+        assert_eq!((from, lane), (identity("a"), Lane::Bytes));
+        out.write_all(b"hello").await.expect("open");
+        let mut said = [0; 5];
+        incoming.read_exact(&mut said).await.expect("open");
+        assert_eq!(&said, b"hello");
+        let took = began.elapsed();
+        assert!((Duration::from_millis(2)..Duration::from_millis(7)).contains(&took), "two delays: {took:?}");
+        drop(out);
+        assert_eq!(incoming.read(&mut said).await.expect("an end, not an error"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_there_is_refused_and_somebody_else_is_told_apart() {
+        let (net, a, b) = net(1);
+        let listener = b.listen(any()).await.expect("free");
+        let at = listener.local_addr();
+        let else_ = a.connect(at, &identity("c"), Lane::Bytes).await.err().expect("it is b");
+        assert!(matches!(else_, ConnectError::Identity { .. }), "{else_}");
+        assert_eq!(b.listen(at).await.err().expect("taken").kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        assert!(a.connect(at, &identity("b"), Lane::Bytes).await.is_err());
+        assert_eq!(net.refused(), 1);
+        b.listen(at).await.expect("free again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn killing_and_parting_break_streams() {
+        let (net, a, b) = net(1);
+        let mut listener = b.listen(any()).await.expect("free");
+        let at = listener.local_addr();
+        let mut out = a.connect(at, &identity("b"), Lane::Bytes).await.expect("listening");
+        let (mut incoming, ..) = listener.accept().await.expect("it comes");
+        let waiting = tokio::spawn(async move { incoming.read(&mut [0; 1]).await.map_err(|error| error.kind()) });
+        tokio::task::yield_now().await;
+        net.part(&identity("a"), &identity("b"));
+        assert_eq!(waiting.await.expect("no panic"), Err(io::ErrorKind::ConnectionReset), "who waits is woken");
+        assert_eq!(out.write(b"x").await.expect_err("broken").kind(), io::ErrorKind::ConnectionReset);
+        assert!(a.connect(at, &identity("b"), Lane::Bytes).await.is_err());
+        net.heal();
+        let mut again = a.connect(at, &identity("b"), Lane::Bytes).await.expect("healed");
+        net.kill(&identity("b"));
+        assert_eq!(again.read(&mut [0; 1]).await.expect_err("broken").kind(), io::ErrorKind::ConnectionReset);
+        while listener.accept().await.is_ok() {}
+        net.revive(&identity("b"));
+        assert!(a.connect(at, &identity("b"), Lane::Bytes).await.is_err(), "it must listen again");
+        drop(listener);
+        let _listener = b.listen(at).await.expect("free");
+        a.connect(at, &identity("b"), Lane::Bytes).await.expect("it is back");
+        assert_eq!(net.refused(), 2);
+    }
+}
