@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use larder_proto::checksum::Checksummed;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName};
@@ -19,8 +20,8 @@ mod body;
 mod circuit;
 mod client;
 mod control;
-mod members;
 mod outgoing;
+mod passing;
 mod pool;
 mod route;
 mod server;
@@ -29,7 +30,6 @@ mod stall;
 pub use body::PutBody;
 pub use client::{Client, ClientCounts, PeerBatch, PeerBody};
 pub use control::ControlRoutes;
-pub use members::MapMembers;
 pub use server::{Server, ServerCounts};
 
 /// Why a peer gave no bytes, or no more of them. Each says what the asker does next.
@@ -69,6 +69,7 @@ impl PeerError {
 }
 
 /// Who the peers are: what this module needs to know of the map.
+#[async_trait]
 pub trait Members: Send + Sync + 'static {
     /// The cluster that certificates must name.
     fn cluster(&self) -> ClusterId;
@@ -79,14 +80,23 @@ pub trait Members: Send + Sync + 'static {
     /// The name and the addresses of a node, in the order in which they are tried; nothing when the map has no such node.
     fn locate(&self, node: NodeId) -> Option<(NodeName, Vec<SocketAddr>)>;
 
-    /// Whether a node of this name is in the map.
-    fn is_member(&self, name: &NodeName) -> bool;
+    /// The number of the node of this name; nothing when it isn't in the map.
+    fn id_of(&self, name: &NodeName) -> Option<NodeId>;
 
-    /// A peer has said an epoch above ours. Must return at once; whoever wants the newer map fetches it.
+    /// Whether a node of this name is in the map.
+    fn is_member(&self, name: &NodeName) -> bool {
+        self.id_of(name).is_some()
+    }
+
+    /// A peer has said an epoch above ours; its map is being fetched. Must return at once.
     fn newer_epoch_at(&self, peer: &NodeName, epoch: Epoch);
 
     /// The signed map as it is handed to peers; nothing before the first.
-    fn signed_map(&self) -> Option<bytes::Bytes>;
+    fn signed_map(&self) -> Option<Bytes>;
+
+    /// Takes a signed map that a peer passed on. Whether it was believed and newer, and is in use now; says why where
+    /// it was not.
+    async fn adopt(&self, signed_map: Bytes) -> bool;
 }
 
 /// What answers peers. `from` is a member of the current map, by its certificate.

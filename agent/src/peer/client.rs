@@ -27,6 +27,7 @@ use tonic::transport::Channel;
 use super::body::{Segments, next_frame};
 use super::circuit::{Circuit, Event, Verdict};
 use super::outgoing::Outgoing;
+use super::passing::{Newer, pass_maps};
 use super::pool::{Destination, Freshness, Leased, Pool, Purpose};
 use super::{Members, PeerError, control};
 use crate::runtime::Runtime;
@@ -65,9 +66,10 @@ pub struct Client {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     runtime: Runtime,
     members: Arc<dyn Members>,
+    newer: Newer,
     pool: Arc<Pool>,
     circuits: Mutex<BTreeMap<NodeId, Circuit>>,
     channels: Mutex<BTreeMap<NodeId, Channel>>,
@@ -78,15 +80,32 @@ impl Client {
     /// A client that finds its peers through `members`.
     pub fn new(runtime: Runtime, members: Arc<dyn Members>) -> Self {
         let pool = Pool::new(runtime.clone());
-        let inner = Inner {
+        let tasks = runtime.tasks.clone();
+        let inner = Arc::new(Inner {
             runtime,
-            members,
+            members: members.clone(),
+            newer: Newer::new(),
             pool,
             circuits: Mutex::default(),
             channels: Mutex::default(),
             counts: ClientCounts::default(),
-        };
-        Self { inner: Arc::new(inner) }
+        });
+        tasks.spawn(pass_maps(inner.newer.subscribe(), members, Arc::downgrade(&inner)));
+        Self { inner }
+    }
+
+    pub(super) fn of(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    /// Who its peers are.
+    pub(super) fn members(&self) -> &Arc<dyn Members> {
+        &self.inner.members
+    }
+
+    /// A peer has said this epoch: a newer map is fetched from it.
+    pub(super) fn hear(&self, peer: &NodeName, epoch: Epoch) {
+        self.inner.newer.hear(&*self.inner.members, peer, epoch);
     }
 
     /// Asks `node` for bytes. Returns when the head of the answer is here; for a Fill that is before the peer knows
@@ -230,8 +249,8 @@ impl Client {
         let exchanged = self.exchange(&to, purpose, head, body, head_deadline, deadline).await;
         attempt.ended();
         let (leased, answer) = exchanged.inspect_err(|_| inner.record(node, Event::Failure))?;
-        if let Some(epoch) = epoch_of_answer(answer.headers()) {
-            inner.heard(&to.identity, epoch);
+        if let (Some(epoch), Identity::Node(_, name)) = (epoch_of_answer(answer.headers()), &to.identity) {
+            self.hear(name, epoch);
         }
         match answer.status() {
             StatusCode::OK | StatusCode::NO_CONTENT => Ok((leased, answer)),
@@ -318,19 +337,6 @@ impl Inner {
             self.counts.failures.fetch_add(1, Ordering::Relaxed);
         }
         self.step(node, event);
-    }
-
-    fn heard(&self, from: &Identity, epoch: Epoch) {
-        if let Identity::Node(_, name) = from {
-            heard(&*self.members, name, epoch);
-        }
-    }
-}
-
-/// Passes on that a peer said an epoch above ours.
-pub(super) fn heard(members: &dyn Members, from: &NodeName, epoch: Epoch) {
-    if epoch > members.epoch() {
-        members.newer_epoch_at(from, epoch);
     }
 }
 

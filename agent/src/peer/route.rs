@@ -21,9 +21,8 @@ use tracing::{Instrument as _, Span, info_span};
 
 use super::answer::{self, AnswerBody};
 use super::body::{PutBody, Segments, next_frame};
-use super::client::heard;
 use super::server::{PlaceKind, ServerCounts};
-use super::{Handler, Members};
+use super::{Client, Handler, Members};
 use crate::runtime::Runtime;
 
 /// How long the entries of a batch may take to come.
@@ -39,6 +38,7 @@ const ENTRIES_AHEAD: usize = 16;
 pub(super) struct Requests {
     runtime: Runtime,
     members: Arc<dyn Members>,
+    client: Client,
     handler: Arc<dyn Handler>,
     counts: Arc<ServerCounts>,
 }
@@ -46,11 +46,11 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn new(
         runtime: Runtime,
-        members: Arc<dyn Members>,
+        client: Client,
         handler: Arc<dyn Handler>,
         counts: Arc<ServerCounts>,
     ) -> Arc<Self> {
-        Arc::new(Self { runtime, members, handler, counts })
+        Arc::new(Self { runtime, members: client.members().clone(), client, handler, counts })
     }
 
     /// The answer to one request of `from`.
@@ -75,7 +75,7 @@ impl Requests {
                 self.counts.requests.fetch_add(1, Ordering::Relaxed);
                 // After the answer is known: reading chunks never waits for a map.
                 if let Some(epoch) = epoch_of_answer(&head.headers) {
-                    heard(&*self.members, from, epoch);
+                    self.client.hear(from, epoch);
                 }
                 answer.headers_mut().insert(EPOCH, HeaderValue::from(self.members.epoch().0));
                 answer

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use super::route::Requests;
 use super::stall::Patient;
-use super::{ControlRoutes, Handler, Members};
+use super::{Client, ControlRoutes, Handler, Members};
 use crate::runtime::Runtime;
 use crate::runtime::net::{BoxIo, Identity, Lane, Listener};
 
@@ -130,15 +130,12 @@ impl Drop for Place {
 }
 
 impl Server {
-    /// A server that answers members through `handler` (chunks) and `routes` (control).
-    pub fn new(
-        runtime: Runtime,
-        members: Arc<dyn Members>,
-        handler: Arc<dyn Handler>,
-        routes: ControlRoutes,
-    ) -> Arc<Self> {
+    /// A server that answers the members of `client` through `handler` (chunks) and `routes` (control). `client`
+    /// fetches the newer maps that askers turn out to have.
+    pub fn new(runtime: Runtime, client: Client, handler: Arc<dyn Handler>, routes: ControlRoutes) -> Arc<Self> {
         let counts = Arc::new(ServerCounts::default());
-        let requests = Requests::new(runtime.clone(), members.clone(), handler, counts.clone());
+        let members = client.members().clone();
+        let requests = Requests::new(runtime.clone(), client, handler, counts.clone());
         Arc::new(Self { runtime, members, requests, routes, counts, guests: Arc::default() })
     }
 

@@ -41,6 +41,7 @@ pub(super) struct Known {
     pub(super) epoch: AtomicU64,
     pub(super) nodes: Mutex<BTreeMap<NodeId, (NodeName, SocketAddr)>>,
     pub(super) newer: Mutex<Vec<(NodeName, Epoch)>>,
+    pub(super) offered: AtomicUsize,
 }
 
 impl Known {
@@ -50,6 +51,7 @@ impl Known {
             epoch: AtomicU64::new(5),
             nodes: Mutex::default(),
             newer: Mutex::default(),
+            offered: AtomicUsize::new(0),
         })
     }
 
@@ -58,6 +60,7 @@ impl Known {
     }
 }
 
+#[async_trait]
 impl Members for Known {
     fn cluster(&self) -> ClusterId {
         self.cluster
@@ -71,8 +74,8 @@ impl Members for Known {
         self.nodes.lock().get(&node).map(|(name, address)| (name.clone(), vec![*address]))
     }
 
-    fn is_member(&self, name: &NodeName) -> bool {
-        self.nodes.lock().values().any(|(known, _)| known == name)
+    fn id_of(&self, name: &NodeName) -> Option<NodeId> {
+        self.nodes.lock().iter().find(|(_, (known, _))| known == name).map(|(id, _)| *id)
     }
 
     fn newer_epoch_at(&self, peer: &NodeName, epoch: Epoch) {
@@ -81,6 +84,11 @@ impl Members for Known {
 
     fn signed_map(&self) -> Option<Bytes> {
         Some(Bytes::from_static(b"a signed map"))
+    }
+
+    async fn adopt(&self, _: Bytes) -> bool {
+        self.offered.fetch_add(1, Ordering::Relaxed);
+        false
     }
 }
 
@@ -255,7 +263,8 @@ pub(super) async fn two_with(routes: ControlRoutes) -> Two {
     alice_knows.add(2, "bob", listener.local_addr());
     bob_knows.add(1, "alice", any);
     let giver = Arc::new(Giver::default());
-    let bob = Server::new(bob_runtime.clone(), bob_knows.clone(), giver.clone(), routes);
+    let bobs_client = Client::new(bob_runtime.clone(), bob_knows.clone());
+    let bob = Server::new(bob_runtime.clone(), bobs_client, giver.clone(), routes);
     bob_runtime.tasks.spawn(bob.clone().serve(listener));
     let alice = Client::new(alice_runtime.clone(), alice_knows.clone());
     Two { net, alice, alice_knows, alice_runtime, bob, bob_knows, giver, bob_identity }

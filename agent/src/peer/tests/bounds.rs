@@ -186,7 +186,8 @@ async fn two_hundred_and_fifty_six_connections_in_all() {
         let listener = runtime.net.listen("0.0.0.0:0".parse().expect("an address")).await.expect("free");
         two.alice_knows.add(100 + u32::from(number), &name, listener.local_addr());
         let giver = Arc::new(Giver::default());
-        let server = Server::new(runtime.clone(), two.bob_knows.clone(), giver.clone(), ControlRoutes::new());
+        let client = Client::new(runtime.clone(), two.bob_knows.clone());
+        let server = Server::new(runtime.clone(), client, giver.clone(), ControlRoutes::new());
         runtime.tasks.spawn(server.clone().serve(listener));
         servers.push((runtime, server, giver));
     }

@@ -80,7 +80,8 @@ impl Bob {
         let runtime = Runtime::real(net.clone());
         let known = Known::of("test");
         known.add(1, "alice", LOCALHOST);
-        let server = Server::new(runtime.clone(), known.clone(), Arc::new(Giver::default()), control::routes());
+        let client = Client::new(runtime.clone(), known.clone());
+        let server = Server::new(runtime.clone(), client, Arc::new(Giver::default()), control::routes());
         let listener = net.listen(LOCALHOST).await.expect("a free port");
         let address = listener.local_addr();
         runtime.tasks.spawn(server.clone().serve(listener));
