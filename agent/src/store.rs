@@ -370,6 +370,9 @@ async fn reserve_in(directory: &Arc<Directory>, chunk: &Chunk) -> Result<Reserva
         if !directory.takes_writes() {
             return Err(Bypass::Unavailable);
         }
+        if directory.is_low_on_space() {
+            return Err(Bypass::Full);
+        }
         let answer = directory.index.lock().reserve(chunk);
         match answer {
             Reserve::Granted { evict } => {

@@ -56,20 +56,20 @@ impl Committer {
         loop {
             let mut batch = Vec::new();
             let due = self.due.unwrap_or_else(|| Instant::now() + DURABLE_AFTER);
+            let more = self.directory.index.lock().has_doomed();
             tokio::select! { biased;
                 _count = puts.recv_many(&mut batch, BATCH_MAX) => {}
+                () = std::future::ready(()), if more => {}
                 () = self.directory.wake.notified() => {}
                 () = tokio::time::sleep_until(due), if self.due.is_some() => {}
             }
             self.step(batch).await;
-            while self.directory.index.lock().has_doomed() {
-                self.step(Vec::new()).await;
-            }
             let overdue = self.due.is_some_and(|due| due <= Instant::now());
             if overdue || self.unsynced.len() >= UNSYNCED_MAX {
                 self.make_durable(Promise::Durable).await;
             }
-            if puts.is_empty() && self.close().await {
+            let idle = puts.is_empty() && !self.directory.index.lock().has_doomed();
+            if idle && self.close().await {
                 return;
             }
         }
@@ -157,6 +157,7 @@ impl Committer {
                 return Ok(Some(objects));
             }
             directory.catalog.apply(&[], promise).map_err(|error| StoreError::Io(error.into_io()))?;
+            directory.check_space();
             Ok(None)
         };
         let result = match self.directory.index_pool.run(work).await {
@@ -164,7 +165,14 @@ impl Committer {
             Err(error) => Err(StoreError::Io(io::Error::other(error))),
         };
         match result {
-            Ok(None) => self.directory.counters.durable_commits.one(),
+            Ok(None) => {
+                self.directory.counters.durable_commits.one();
+                if self.directory.is_low_on_space() {
+                    // Nothing may change until there is room: look again.
+                    self.due = Some(Instant::now() + DURABLE_AFTER);
+                    self.directory.wake.notify_one();
+                }
+            }
             Ok(Some(objects)) => {
                 self.unsynced.extend(objects);
                 self.due = Some(Instant::now() + DURABLE_AFTER);

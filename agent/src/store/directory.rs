@@ -5,8 +5,9 @@
 //! (reads go on, checked; nothing is written any more) or it is closed.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use larder_proto::checksum::Checksummed;
@@ -25,7 +26,7 @@ use super::label::Claimed;
 use super::status::{Counters, Health, StoreDebug, StoreStatus};
 use super::{OpenError, StoreConfig, StoreError, Watermarks};
 use crate::runtime::Runtime;
-use crate::runtime::disk::{AlignedBuf, Open};
+use crate::runtime::disk::{AlignedBuf, Disk, Open, PAGE_BYTES};
 use crate::runtime::tasks::{Pool, PoolError};
 
 /// Past this a read goes to another copy. Above what a busy but sane disk takes; the origin would answer sooner.
@@ -39,6 +40,9 @@ const WRITES_WAITING_MAX: usize = 64;
 
 /// Finished chunks in line for the committer, at most; who finds it full waits.
 const PUTS_WAITING_MAX: usize = 1024;
+
+/// What stays free on the disk, so that the index can always be written: 64 MiB, or a 32nd of a small disk.
+const SPARE_BYTES_MAX: u64 = 64 << 20;
 
 const OPEN: u8 = 0;
 const FENCED: u8 = 1;
@@ -63,7 +67,11 @@ pub(super) struct Directory {
     /// Who wants to hear that the store is closed.
     pub closing: Mutex<Option<oneshot::Sender<()>>>,
     state: AtomicU8,
+    /// The disk has less than its spare bytes free: nothing is taken in until it has.
+    low_space: AtomicBool,
     opened_clean: bool,
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
 }
 
 /// Shares of what all stores of a node use together.
@@ -132,7 +140,10 @@ impl Directory {
             settled: Notify::new(),
             closing: Mutex::new(None),
             state: AtomicU8::new(OPEN),
+            low_space: AtomicBool::new(false),
             opened_clean: opened.clean,
+            disk: runtime.disk.clone(),
+            root: config.path.clone(),
         };
         Ok((Arc::new(directory), waiting))
     }
@@ -157,6 +168,39 @@ impl Directory {
         if self.state.swap(FENCED, Ordering::AcqRel) != FENCED {
             self.counters.fences.one();
             tracing::error!(store = self.name, %why, "the disk failed: the store takes nothing in until it is replaced");
+        }
+    }
+
+    /// Whether the disk itself has no room, whatever the capacity says.
+    pub fn is_low_on_space(&self) -> bool {
+        self.low_space.load(Ordering::Acquire)
+    }
+
+    /// A write found the disk full: clean bytes leave, and fills go past the store until there is room.
+    pub fn found_full(&self) {
+        self.counters.disk_full.one();
+        self.check_space();
+        self.wake.notify_one();
+    }
+
+    /// Compares the disk's free bytes with the spare ones. Blocks.
+    pub fn check_space(&self) {
+        // A disk that can't be asked will say so at the next write.
+        let Ok(space) = self.disk.space(&self.root) else { return };
+        let spare = SPARE_BYTES_MAX.min(space.total_bytes / 32);
+        let lacking = spare.saturating_sub(space.free_bytes);
+        if lacking > 0 {
+            self.index.lock().squeeze(lacking);
+        }
+        if self.low_space.swap(lacking > 0, Ordering::AcqRel) != (lacking > 0) {
+            let free_bytes = space.free_bytes;
+            tracing::warn!(
+                store = self.name,
+                free_bytes,
+                spare,
+                low = lacking > 0,
+                "the disk's free space changed sides"
+            );
         }
     }
 
@@ -206,7 +250,7 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.gone(id, error),
             other => other?,
         };
-        let direct = &mut buffer.whole_mut()[..len.next_multiple_of(crate::runtime::disk::PAGE_BYTES)];
+        let direct = &mut buffer.whole_mut()[..len.next_multiple_of(PAGE_BYTES)];
         let count = match file.read_at(direct, chunk.range().start() + range.start()) {
             Err(error) => return self.gone(id, error),
             Ok(count) => count,

@@ -47,6 +47,8 @@ pub(super) struct Index {
     leaving_bytes: u64,
     /// What somebody who found no room wants.
     wanted_bytes: u64,
+    /// What the disk itself lacks, whatever the watermarks say.
+    squeeze_bytes: u64,
     chunks: u64,
 }
 
@@ -118,6 +120,7 @@ impl Index {
             reserved_bytes: 0,
             leaving_bytes: 0,
             wanted_bytes: 0,
+            squeeze_bytes: 0,
             chunks: 0,
         }
     }
@@ -302,17 +305,27 @@ impl Index {
         }
     }
 
+    /// The disk is full though the store isn't: the next eviction gives so much back.
+    pub fn squeeze(&mut self, bytes: u64) {
+        self.squeeze_bytes = self.squeeze_bytes.max(bytes);
+    }
+
     /// Above the high watermark, dooms chunks of the objects used longest ago until the store is at the low one. Of an
     /// object the last chunks go first: whoever reads it from the start again finds its beginning. Returns chunks and
     /// bytes that were doomed.
     pub fn evict(&mut self) -> (u64, u64) {
         let wanted = std::mem::take(&mut self.wanted_bytes);
+        let squeeze = std::mem::take(&mut self.squeeze_bytes);
         let (mut chunks, before) = (0, self.used_bytes);
-        if self.taken_bytes() + wanted <= self.high_bytes {
-            return (0, 0);
+        let mut target = u64::MAX;
+        if self.taken_bytes() + wanted > self.high_bytes {
+            target = self.low_bytes.saturating_sub(wanted);
+        }
+        if squeeze > 0 {
+            target = target.min(self.taken_bytes().saturating_sub(squeeze));
         }
         let mut at = self.oldest;
-        while at != NONE && self.taken_bytes() + wanted > self.low_bytes {
+        while at != NONE && self.taken_bytes() > target {
             match self.entry(at).here.last() {
                 Some(index) => {
                     let object = self.entry(at).id;
@@ -573,3 +586,47 @@ impl Bits {
 }
 
 const _: () = assert!(size_of::<Entry>() <= 72, "a million objects would take more memory than promised");
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn bits_are_a_set(steps in prop::collection::vec((0u32..300, any::<bool>()), 0..100)) {
+            let (mut bits, mut model) = (Bits::default(), std::collections::BTreeSet::new());
+            for (index, set) in steps {
+                if set {
+                    prop_assert_eq!(bits.set(index), model.insert(index));
+                } else {
+                    prop_assert_eq!(bits.clear(index), model.remove(&index));
+                }
+                prop_assert_eq!(bits.last(), model.last().copied());
+                prop_assert_eq!(bits.count(), model.len() as u64);
+                prop_assert_eq!(bits.is_empty(), model.is_empty());
+                prop_assert_eq!(bits.get(index), model.contains(&index));
+            }
+        }
+    }
+
+    #[test]
+    fn a_million_objects_take_less_than_200_mib() {
+        let mut index = Index::new(u64::MAX, Watermarks::default());
+        for n in 0..1_000_000u32 {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&n.to_le_bytes());
+            let id = ObjectId::from_bytes(id);
+            let chunk_size = larder_proto::object::ChunkSize::new(4 << 20).expect("4 MiB");
+            let row = ObjectRow { id, volume: VolumeId::from_bytes([1; 16]), size: 100 << 20, chunk_size };
+            assert!(index.load_object(row) && index.load_chunk(ChunkId { object: id, index: ChunkIndex(3) }, 64));
+        }
+        // hashbrown keeps a byte of control beside each bucket.
+        let buckets = index.by_id.capacity() * 8 / 7;
+        let map_bytes = buckets * (size_of::<(ObjectId, u32)>() + 1);
+        let entries_bytes = index.entries.capacity() * size_of::<Entry>();
+        assert!(map_bytes + entries_bytes < 200 << 20, "{map_bytes} + {entries_bytes}");
+        assert_eq!((index.chunks(), index.taken_bytes()), (1_000_000, 1_000_000 * (4 << 20)));
+    }
+}

@@ -110,7 +110,7 @@ impl Pending {
         let result = self.write_pages(self.chunk.range().start() + offset, bytes);
         if let Err(error) = result {
             if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-                self.directory.counters.disk_full.one();
+                self.directory.found_full();
             }
             return Err(error.into());
         }

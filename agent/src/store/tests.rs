@@ -261,14 +261,12 @@ async fn a_real_disk_keeps_chunks_over_a_restart() {
         })
     });
     futures::future::try_join_all(fills).await.expect("fills");
-    let whole = aligned(&[0; 4096]);
     let unaligned = chunk(&object(100, 100_001), 0);
     let reservation = stores.reserve(&unaligned).await.expect("room");
     let shifted = Bytes::from([&[0; 1][..], &content(&unaligned)].concat()).slice(1..);
     reservation.write(0, shifted).await.expect("copies");
     let crcs = block_crcs(unaligned.object().id(), 0, &content(&unaligned));
     reservation.commit(crcs).await.expect("commits");
-    drop(whole);
     stores.close().await;
     runtime.tasks.shut_down().await;
     drop(stores);
@@ -294,4 +292,39 @@ async fn a_real_disk_keeps_chunks_over_a_restart() {
     }
     assert_eq!(look(&stores, &unaligned).await, Seen::Right);
     assert!(stores.debug()[0].opened_clean);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_readers_and_fillers_of_a_small_real_store_see_right_bytes() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let runtime = Runtime::real(Arc::new(NoNet));
+    let config = StoreConfig { name: "real".into(), path: dir.path().into(), capacity_bytes: 8 << 20 };
+    let stores = open(&runtime, &[config]).await.expect("opens");
+    let mut tasks = tokio::task::JoinSet::new();
+    for worker in 0..8u64 {
+        let stores = stores.clone();
+        tasks.spawn(async move {
+            let rng = crate::runtime::sim::SimRng::new(worker);
+            let (mut right, mut caught) = (0, 0);
+            for _ in 0..60 {
+                let chunk = chunk(&object(rng.below(12), 5 * u64::from(CHUNK) - 999), rng.below(5) as u32);
+                match look(&stores, &chunk).await {
+                    Seen::Right => right += 1,
+                    Seen::Caught => caught += 1,
+                    Seen::Absent => fill(&stores, &chunk).await.expect("fills"),
+                    Seen::Failed => panic!("a sane disk fails no read"),
+                }
+            }
+            (right, caught)
+        });
+    }
+    let seen = tasks.join_all().await;
+    assert!(seen.iter().map(|(right, _)| right).sum::<u32>() > 50, "{seen:?}");
+    assert_eq!(seen.iter().map(|(_, caught)| caught).sum::<u32>(), 0, "eviction beside a read is a miss, not damage");
+    settle(&stores).await;
+    let debug = &stores.debug()[0];
+    assert!(debug.counters.evicted_chunks > 50, "{debug:?}");
+    assert_eq!(debug.counters.unfreed, 0);
+    assert!(debug.status.used_bytes <= (8 << 20) * 9 / 10, "{debug:?}");
+    stores.close().await;
 }

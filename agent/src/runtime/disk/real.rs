@@ -232,7 +232,7 @@ mod tests {
         RealDisk.replace_small(&path, b"one").expect("writes");
         RealDisk.replace_small(&path, b"two").expect("replaces");
         assert_eq!(RealDisk.read_small(&path, 3).expect("reads"), b"two");
-        assert_eq!(RealDisk.read_small(&path, 2).err().expect("too long").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(RealDisk.read_small(&path, 2).expect_err("too long").kind(), io::ErrorKind::InvalidData);
         assert_eq!(RealDisk.list(dir.path()).expect("lists").len(), 1, "nothing is left aside");
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).expect("links");

@@ -1,7 +1,7 @@
 //! A disk that fails, fills up, rots or loses its power: each fault is counted, and no wrong byte passes.
 
 use super::*;
-use crate::runtime::disk::{Caching, Disk, Fault, File, Op, Open};
+use crate::runtime::disk::{Caching, Disk, Fault, Op, Open};
 
 const EIO: i32 = 5;
 
@@ -105,19 +105,28 @@ async fn a_failed_write_ends_the_fill_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_disk_is_gone_past() {
+async fn on_a_full_disk_clean_bytes_leave_and_fills_go_past() {
     let disk = SimDisk::new(1, 1 << 30);
-    let stores = open_one(&sim(&disk), 64 << 20).await;
-    let (first, second) = (chunk(&object(1, 200_000), 0), chunk(&object(2, 200_000), 0));
-    fill(&stores, &first).await.expect("fills");
-    disk.resize(0);
-    assert!(matches!(fill(&stores, &second).await, Err(StoreError::Io(_))));
-    assert!(counters(&stores).disk_full >= 1);
-    assert_eq!(look(&stores, &first).await, Seen::Right);
+    let stores = open_one(&sim(&disk), 512 << 20).await;
+    let objects: Vec<_> = (0..20).map(|n| object(n, u64::from(CHUNK))).collect();
+    for object in &objects {
+        fill(&stores, &chunk(object, 0)).await.expect("fills");
+    }
+    let space = disk.space(Path::new("/s1")).expect("asks");
+    disk.resize(space.total_bytes - space.free_bytes + u64::from(CHUNK) - 4096);
+    let late = chunk(&object(99, u64::from(CHUNK)), 0);
+    assert!(matches!(fill(&stores, &late).await, Err(StoreError::Io(_))));
+    assert_eq!((counters(&stores).disk_full, disk.counts().writes), (1, 1));
+    assert_eq!(stores.reserve(&late).await.err(), Some(Bypass::Full));
     settle(&stores).await;
+    assert_eq!(look(&stores, &chunk(&objects[0], 0)).await, Seen::Absent, "the oldest left");
+    assert_eq!(look(&stores, &chunk(&objects[19], 0)).await, Seen::Right);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(stores.status()[0].health, Health::Healthy);
     disk.resize(1 << 30);
-    fill(&stores, &second).await.expect("fills again");
-    assert_eq!(look(&stores, &second).await, Seen::Right);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    fill(&stores, &late).await.expect("fills again");
+    assert_eq!(look(&stores, &late).await, Seen::Right);
 }
 
 #[tokio::test(start_paused = true)]
