@@ -18,7 +18,7 @@ use larder_proto::range::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
-use super::catalog::{Catalog, Row};
+use super::catalog::{Catalog, Change, Promise, Row};
 use super::committer::Put;
 use super::files::Files;
 use super::index::Index;
@@ -120,7 +120,10 @@ impl Directory {
             })
             .map_err(failed)?;
         counters.orphans.add(orphans);
-        counters.missing_files.add(index.drop_unseen());
+        let (dropped, missing) = index.drop_unseen();
+        counters.missing_files.add(missing);
+        let dropped: Vec<Change> = dropped.into_iter().map(Change::RemoveObject).collect();
+        opened.catalog.apply(&dropped, Promise::Visible).map_err(|error| failed(error.into_io()))?;
         let (puts, waiting) = mpsc::channel(PUTS_WAITING_MAX);
         let tasks = &runtime.tasks;
         let pool = |kind: &str, threads, waiting| tasks.pool(&format!("{kind}-{}", config.name), threads, waiting);

@@ -154,25 +154,25 @@ impl Index {
         !self.entry(at).here.is_empty()
     }
 
-    /// Dooms what the catalog says of objects whose files were not found; returns how many objects those are.
-    pub fn drop_unseen(&mut self) -> u64 {
-        let unseen: Vec<u32> = self.by_id.values().copied().filter(|at| self.entry(*at).flags & SEEN == 0).collect();
-        let mut with_chunks = 0;
-        for at in unseen {
-            with_chunks += u64::from(!self.entry(at).here.is_empty());
-            self.doom_all(at);
-        }
-        let empty: Vec<u32> = self.by_id.values().copied().filter(|at| self.entry(*at).here.is_empty()).collect();
-        for at in empty {
-            // A row without chunks: nothing to free, but the row goes with a departure of its first chunk.
-            let id = ChunkId { object: self.entry(at).id, index: ChunkIndex(0) };
-            if self.busy.insert(id, Busy::Leaving).is_none() {
-                let bytes = pages(self.entry(at).chunk_bytes(id.index));
-                self.leaving_bytes += bytes;
-                self.doomed.insert(id);
+    /// Forgets objects without chunks and those whose files were not found. Returns all of them, for the catalog, and
+    /// how many should have had a file.
+    pub fn drop_unseen(&mut self) -> (Vec<ObjectId>, u64) {
+        let (mut dropped, mut missing) = (Vec::new(), 0);
+        for at in self.by_id.values().copied().collect::<Vec<u32>>() {
+            let entry = self.entry(at);
+            let seen = entry.flags & SEEN != 0;
+            if seen && !entry.here.is_empty() {
+                continue;
             }
+            dropped.push(entry.id);
+            missing += u64::from(!entry.here.is_empty());
+            while let Some(index) = self.entry(at).here.last() {
+                self.entry_mut(at).here.clear(index);
+                self.remove_usage(at, ChunkIndex(index));
+            }
+            self.remove(at);
         }
-        with_chunks
+        (dropped, missing)
     }
 
     // ---- asking
@@ -296,13 +296,6 @@ impl Index {
         self.busy.insert(id, Busy::Leaving);
         self.doomed.insert(id);
         true
-    }
-
-    fn doom_all(&mut self, at: u32) {
-        let id = self.entry(at).id;
-        while let Some(index) = self.entry(at).here.last() {
-            self.doom(ChunkId { object: id, index: ChunkIndex(index) });
-        }
     }
 
     /// The disk is full though the store isn't: the next eviction gives so much back.

@@ -41,8 +41,10 @@ struct Model {
     runtime: Runtime,
     stores: Stores,
     capacity_bytes: u64,
-    /// Chunks that were committed since the last power failure and not damaged: never caught, never failed.
+    /// Chunks that were committed, and not damaged or lost to a power failure: never caught, never failed.
     sound: BTreeSet<ChunkId>,
+    /// Those of them that a power failure must leave: on disk since the last durable commit.
+    durable: BTreeSet<ChunkId>,
     powered_off: bool,
 }
 
@@ -51,7 +53,15 @@ impl Model {
         let disk = SimDisk::new(seed, 1 << 30);
         let runtime = sim(&disk);
         let stores = open_one(&runtime, capacity_bytes).await;
-        Self { disk, runtime, stores, capacity_bytes, sound: BTreeSet::new(), powered_off: false }
+        Self {
+            disk,
+            runtime,
+            stores,
+            capacity_bytes,
+            sound: BTreeSet::new(),
+            durable: BTreeSet::new(),
+            powered_off: false,
+        }
     }
 
     fn chunk(object: u64, index: u32) -> Chunk {
@@ -65,7 +75,8 @@ impl Model {
                 let chunk = Self::chunk(object, index);
                 let here = self.stores.has(&chunk.id());
                 fill(&self.stores, &chunk).await.expect("a sane disk takes it");
-                if !here && self.stores.has(&chunk.id()) {
+                if !here {
+                    self.durable.remove(&chunk.id());
                     self.sound.insert(chunk.id());
                 }
             }
@@ -82,8 +93,12 @@ impl Model {
                 let path = object_path(Path::new("/s1"), chunk.object());
                 self.disk.flip(&path, chunk.range().start() + 17, 3);
                 self.sound.remove(&chunk.id());
+                self.durable.remove(&chunk.id());
             }
-            Step::Wait => tokio::time::sleep(Duration::from_secs(6)).await,
+            Step::Wait => {
+                tokio::time::sleep(Duration::from_secs(6)).await;
+                self.durable = self.sound.clone();
+            }
             Step::Restart => {
                 settle(&self.stores).await;
                 let before = self.stores.usage();
@@ -92,12 +107,17 @@ impl Model {
                 self.reopen().await;
                 assert_eq!(self.stores.usage(), before, "a clean restart keeps the cache");
                 assert!(self.stores.debug()[0].opened_clean);
+                self.durable = self.sound.clone();
             }
             Step::PowerFailure => {
+                self.durable.retain(|id| self.stores.has(id));
                 self.runtime.tasks.shut_down().await;
                 self.powered_off = true;
                 self.reopen().await;
-                self.sound.clear();
+                self.sound = self.durable.clone();
+                for id in &self.durable {
+                    assert!(self.stores.has(id), "{id:?} was durable");
+                }
             }
         }
         let debug = &self.stores.debug()[0];
