@@ -186,3 +186,21 @@ async fn a_row_without_a_file_is_dropped() {
     assert_eq!(stores.status()[0].objects, 1);
     assert_eq!(look(&stores, &chunks[1]).await, Seen::Right);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_not_closed_forgets_what_was_not_durable() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let runtime = sim(&disk);
+    let stores = open_one(&runtime, 64 << 20).await;
+    let (early, late) = (chunk(&object(1, 70_000), 0), chunk(&object(2, 70_000), 0));
+    fill(&stores, &early).await.expect("fills");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    fill(&stores, &late).await.expect("fills");
+    runtime.tasks.shut_down().await;
+    drop(stores);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    assert!(!stores.debug()[0].opened_clean);
+    assert_eq!(look(&stores, &early).await, Seen::Right);
+    assert_eq!(look(&stores, &late).await, Seen::Absent, "its file was never synced");
+    assert_eq!(counters(&stores).orphans, 1);
+}
