@@ -32,7 +32,7 @@ pub(super) enum Payload {
     /// `aws-chunked` with a checksum behind it, without signatures.
     UnsignedTrailer,
     /// `aws-chunked`, each chunk signed; `trailer` = a signed trailer follows.
-    SignedChunks { signer: Signer, seed: String, trailer: bool },
+    SignedChunks { signer: Box<Signer>, seed: String, trailer: bool },
 }
 
 /// Where a signature was found, taken apart.
@@ -69,8 +69,12 @@ pub(super) fn verify(request: &Request, known: &[Credentials], now: Timestamp) -
     let payload = match claim.payload.as_str() {
         "UNSIGNED-PAYLOAD" => Payload::Unsigned,
         "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => Payload::UnsignedTrailer,
-        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => Payload::SignedChunks { signer, seed: wanted, trailer: false },
-        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => Payload::SignedChunks { signer, seed: wanted, trailer: true },
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => {
+            Payload::SignedChunks { signer: Box::new(signer), seed: wanted, trailer: false }
+        }
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => {
+            Payload::SignedChunks { signer: Box::new(signer), seed: wanted, trailer: true }
+        }
         hash if hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
             Payload::Sha256(hash.to_ascii_lowercase())
         }

@@ -7,10 +7,11 @@
 //! | 0 | hash of the key |
 //! | 1 | version |
 //! | 2 | block number |
-//! | 3.. | `scramble(version) ^ place(key hash, block, word)` |
+//! | w from 3 on | `mix(version) ^ mix(key hash + (w + turn(block)) mod 512)` |
 //!
-//! Every word from 3 on gives the version back (the scramble is a bijection), so a mixture of two versions shows even
-//! within one block, and a piece of another block or key shows as a version that no word agrees on.
+//! Every word from 3 on gives the version back (the mixer is a bijection), so a mixture of two versions shows even
+//! within one block. A block is one table turned by an amount of its own, which makes filling a copy, and a piece of
+//! another block or key shows as a version that no two words agree on.
 
 #[cfg(test)]
 mod tests;
@@ -22,8 +23,6 @@ pub const BLOCK_BYTES: u64 = 4096;
 const WORD_BYTES: u64 = 8;
 const HEADER_WORDS: u64 = 3;
 const WORDS: u64 = BLOCK_BYTES / WORD_BYTES;
-/// 2^64 / golden ratio: the usual odd multiplier of Fibonacci hashing.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Why bytes are not the pattern of one version of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -68,12 +67,13 @@ pub fn fill(key: &str, version: u64, offset: u64, out: &mut [u8]) {
     fill_edge(hash, version, offset, first);
     let (middle, last) = rest.split_at_mut(words * 8);
     let mut at = (offset + head as u64) / WORD_BYTES;
+    let table = Table::new(hash, version);
     let mut blocks = middle;
     while !blocks.is_empty() {
         let (block, index) = (at / WORDS, at % WORDS);
         let count = usize::try_from(WORDS - index).expect("at most 512").min(blocks.len() / 8);
         let (part, tail) = blocks.split_at_mut(count * 8);
-        fill_words(hash, version, block, index, part);
+        table.fill([hash, version, block], index, part);
         at += count as u64;
         blocks = tail;
     }
@@ -127,17 +127,30 @@ fn split(offset: u64, len: usize) -> (usize, usize) {
     (head, (len - head) / 8)
 }
 
-fn fill_words(hash: u64, version: u64, block: u64, index: u64, out: &mut [u8]) {
-    let header = [hash, version, block];
-    let base = place(hash, block);
-    let stamp = mix(version);
-    for (index, word) in (index..).zip(out.chunks_exact_mut(8)) {
-        let value = match usize::try_from(index).ok().and_then(|at| header.get(at)) {
-            Some(value) => *value,
-            None => stamp ^ base.wrapping_add(index.wrapping_mul(GOLDEN)),
-        };
-        word.copy_from_slice(&value.to_le_bytes());
+/// The words of a key at a version, twice over, so that a block at any turn is one slice.
+struct Table(Vec<u8>);
+
+impl Table {
+    fn new(hash: u64, version: u64) -> Table {
+        let words = (0..WORDS).flat_map(|at| (mix(version) ^ mix(hash.wrapping_add(at))).to_le_bytes());
+        let once: Vec<u8> = words.collect();
+        Table(once.repeat(2))
     }
+
+    /// Fills `out` with words of `block` from word `index` on.
+    fn fill(&self, header: [u64; 3], index: u64, out: &mut [u8]) {
+        let begin = usize::try_from((turn(header[2]) + index) * WORD_BYTES).expect("below 8192");
+        out.copy_from_slice(&self.0[begin..begin + out.len()]);
+        for (value, word) in header.iter().skip(usize::try_from(index).expect("below 512")).zip(out.chunks_exact_mut(8))
+        {
+            word.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+}
+
+/// By how many words the table is turned in this block.
+fn turn(block: u64) -> u64 {
+    mix(block) % WORDS
 }
 
 fn fill_edge(hash: u64, version: u64, offset: u64, out: &mut [u8]) {
@@ -156,12 +169,12 @@ fn word(hash: u64, version: u64, block: u64, index: u64) -> u64 {
         0 => hash,
         1 => version,
         2 => block,
-        _ => mix(version) ^ place(hash, block).wrapping_add(index.wrapping_mul(GOLDEN)),
+        _ => mix(version) ^ place(hash, block, index),
     }
 }
 
-fn place(hash: u64, block: u64) -> u64 {
-    mix(hash ^ block.wrapping_mul(GOLDEN))
+fn place(hash: u64, block: u64, index: u64) -> u64 {
+    mix(hash.wrapping_add((index + turn(block)) % WORDS))
 }
 
 /// Reads the version back from the first whole word that carries it.
@@ -175,13 +188,14 @@ fn version_of(hash: u64, offset: u64, bytes: &[u8]) -> Option<u64> {
             return Some(value);
         }
         if index >= HEADER_WORDS {
-            return Some(unmix(value ^ place(hash, block).wrapping_add(index.wrapping_mul(GOLDEN))));
+            return Some(unmix(value ^ place(hash, block, index)));
         }
     }
     None
 }
 
 fn first_difference(hash: u64, version: u64, offset: u64, bytes: &[u8]) -> Option<u64> {
+    let table = Table::new(hash, version);
     let mut block = [0u8; 4096];
     let mut at = offset;
     let mut rest = bytes;
@@ -189,7 +203,7 @@ fn first_difference(hash: u64, version: u64, offset: u64, bytes: &[u8]) -> Optio
         let begin = at / BLOCK_BYTES * BLOCK_BYTES;
         let skip = usize::try_from(at - begin).expect("less than 4096");
         let (part, tail) = rest.split_at(rest.len().min(block.len() - skip));
-        fill_words(hash, version, begin / BLOCK_BYTES, 0, &mut block);
+        table.fill([hash, version, begin / BLOCK_BYTES], 0, &mut block);
         let wanted = &block[skip..skip + part.len()];
         if part != wanted {
             let same = part.iter().zip(wanted).take_while(|(a, b)| a == b).count();

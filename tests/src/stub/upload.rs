@@ -67,7 +67,7 @@ pub(super) async fn read(
         Payload::Unsigned => (None, None),
         Payload::Sha256(hash) => (None, Some(hash)),
         Payload::UnsignedTrailer => (Some(Decoder::unsigned()), None),
-        Payload::SignedChunks { signer, seed, trailer } => (Some(Decoder::signed(signer, seed, trailer)), None),
+        Payload::SignedChunks { signer, seed, trailer } => (Some(Decoder::signed(*signer, seed, trailer)), None),
     };
     let mut sink = Sink {
         body: BytesMut::with_capacity(usize::try_from(declared.unwrap_or(0).min(TRUSTED_BYTES)).unwrap_or(0)),

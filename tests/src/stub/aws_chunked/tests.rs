@@ -8,7 +8,10 @@ fn signer() -> Signer {
     Signer::new("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", stamp, &Scope::s3(stamp, "us-east-1"))
 }
 
-fn decode(mut decoder: Decoder, body: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<(String, String)>), S3Error> {
+/// Content and trailers.
+type Decoded = (Vec<u8>, Vec<(String, String)>);
+
+fn decode(mut decoder: Decoder, body: &[u8], piece: usize) -> Result<Decoded, S3Error> {
     let mut content = Vec::new();
     for part in body.chunks(piece) {
         decoder.push(Bytes::copy_from_slice(part), |bytes| content.extend_from_slice(&bytes))?;
