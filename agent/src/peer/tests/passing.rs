@@ -77,7 +77,7 @@ impl Members for Holding {
 async fn start(net: &SimNet, name: &str, address: u8, authority: &Authority, epoch: u64) -> (Client, MapHolder) {
     let identity = Identity::Node(ClusterId::of("test"), node_name(name));
     let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, address));
-    let runtime = Runtime::sim(u64::from(epoch), net.node(identity, address), SimDisk::new(1, 1 << 30));
+    let runtime = Runtime::sim(epoch, net.node(identity, address), SimDisk::new(1, 1 << 30));
     let holder = MapHolder::in_memory(ClusterId::of("test"), node_name(name), authority.trusted.clone());
     holder.adopt(authority.map(epoch)).await.expect("signed");
     let members = Arc::new(Holding(holder.clone()));
