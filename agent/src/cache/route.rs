@@ -1,0 +1,161 @@
+//! In which order a chunk's places are asked. Pure: the map's owners, this node and the store's answer in, hops out.
+//!
+//! The order is the promise of "one GET per chunk": everybody sends its Fill to the first Serving owner, an owner asks
+//! only owners before itself (so two nodes with one map never wait for each other), and the origin comes last, asked by
+//! the first owner that can be connected. Before that first owner goes to the origin it asks the slot's other owners
+//! whether they have the chunk: one round trip inside the cluster, which keeps the promise after a restart, a lost
+//! store, a corrupt copy or a new lead.
+
+use larder_proto::ids::NodeId;
+
+/// One place to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// This node's own store.
+    Store,
+    /// A nearer owner that isn't the lead: bytes at once, or the next hop.
+    Have(NodeId),
+    /// All of these at once; the first that has it answers.
+    OwnersHave(Vec<NodeId>),
+    /// An owner that has the chunk or brings it.
+    Fill(NodeId),
+    /// The origin itself.
+    Origin(Keep),
+}
+
+/// Whether a chunk from the origin is written to this node's store and pushed to the other owners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// This node owns the slot.
+    Owned,
+    /// It doesn't: the bytes only pass through memory.
+    Passing,
+}
+
+/// An owner of the chunk's slot, as the map has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The node.
+    pub id: NodeId,
+    /// Whether the map says it serves (Suspect, Returning and the rest are asked after those that do).
+    pub serving: bool,
+    /// Whether it is in this node's failure domain.
+    pub near: bool,
+}
+
+/// What the order depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View<'a> {
+    /// This node, once it has a place in the map.
+    pub this: Option<NodeId>,
+    /// The slot's owners in map order.
+    pub owners: &'a [Owner],
+    /// The former owner, while the slot is handed over.
+    pub former: Option<NodeId>,
+    /// Whether the catalog says that this node's store has the chunk.
+    pub stored: bool,
+}
+
+/// The hops of a chunk, in order; never empty, for the origin is always the last resort.
+pub fn route(view: &View<'_>) -> Vec<Hop> {
+    let mut hops = Vec::new();
+    if view.stored {
+        hops.push(Hop::Store);
+    }
+    let ordered = in_order(view.owners);
+    let position = ordered.iter().position(|owner| Some(owner.id) == view.this);
+    let before = &ordered[..position.unwrap_or(ordered.len())];
+    if let Some(near) = nearer_than_lead(before) {
+        hops.push(Hop::Have(near));
+    }
+    hops.extend(before.iter().map(|owner| Hop::Fill(owner.id)));
+    match position {
+        None => hops.push(Hop::Origin(Keep::Passing)),
+        Some(own) => {
+            let mut others: Vec<NodeId> = ordered[own + 1..].iter().map(|owner| owner.id).collect();
+            let former = view.former.filter(|former| Some(*former) != view.this && !others.contains(former));
+            others.extend(former.filter(|former| !before.iter().any(|owner| owner.id == *former)));
+            if !others.is_empty() {
+                hops.push(Hop::OwnersHave(others));
+            }
+            hops.push(Hop::Origin(Keep::Owned));
+        }
+    }
+    hops
+}
+
+/// The owner that fills a chunk: the first that serves, else the first.
+pub fn lead(owners: &[Owner]) -> Option<NodeId> {
+    in_order(owners).first().map(|owner| owner.id)
+}
+
+fn in_order(owners: &[Owner]) -> Vec<Owner> {
+    let (mut serving, rest): (Vec<Owner>, Vec<Owner>) = owners.iter().partition(|owner| owner.serving);
+    serving.extend(rest);
+    serving
+}
+
+fn nearer_than_lead(ordered: &[Owner]) -> Option<NodeId> {
+    let (lead, rest) = ordered.split_first()?;
+    if lead.near { None } else { rest.iter().find(|owner| owner.near && owner.serving).map(|owner| owner.id) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(id: u32) -> Owner {
+        Owner { id: NodeId(id), serving: true, near: false }
+    }
+
+    fn hops(this: u32, owners: &[Owner]) -> Vec<Hop> {
+        route(&View { this: Some(NodeId(this)), owners, former: None, stored: false })
+    }
+
+    #[test]
+    fn a_reader_asks_the_owners_in_order_and_the_origin_last() {
+        let expected = vec![Hop::Fill(NodeId(2)), Hop::Fill(NodeId(3)), Hop::Origin(Keep::Passing)];
+        assert_eq!(hops(1, &[owner(2), owner(3)]), expected);
+    }
+
+    #[test]
+    fn the_lead_asks_the_others_before_the_origin() {
+        let expected = vec![Hop::OwnersHave(vec![NodeId(3)]), Hop::Origin(Keep::Owned)];
+        assert_eq!(hops(2, &[owner(2), owner(3)]), expected);
+    }
+
+    #[test]
+    fn an_owner_asks_only_owners_before_itself_to_fill() {
+        let expected =
+            vec![Hop::Fill(NodeId(2)), Hop::OwnersHave(vec![NodeId(4)]), Hop::Origin(Keep::Owned)];
+        assert_eq!(hops(3, &[owner(2), owner(3), owner(4)]), expected);
+    }
+
+    #[test]
+    fn a_suspect_owner_is_asked_last_wherever_it_stands() {
+        let suspect = Owner { serving: false, ..owner(2) };
+        assert_eq!(lead(&[suspect, owner(3)]), Some(NodeId(3)));
+        assert_eq!(hops(1, &[suspect, owner(3)])[0], Hop::Fill(NodeId(3)));
+        assert_eq!(lead(&[suspect]), Some(NodeId(2)), "better than nobody");
+    }
+
+    #[test]
+    fn a_near_copy_is_tried_only_when_the_lead_is_far() {
+        let near = Owner { near: true, ..owner(3) };
+        assert_eq!(hops(1, &[owner(2), near])[0], Hop::Have(NodeId(3)));
+        assert_eq!(hops(1, &[Owner { near: true, ..owner(2) }, near])[0], Hop::Fill(NodeId(2)));
+    }
+
+    #[test]
+    fn the_store_comes_first_and_a_former_owner_is_asked_before_the_origin() {
+        let view = View { this: Some(NodeId(2)), owners: &[owner(2)], former: Some(NodeId(9)), stored: true };
+        let expected = vec![Hop::Store, Hop::OwnersHave(vec![NodeId(9)]), Hop::Origin(Keep::Owned)];
+        assert_eq!(route(&view), expected);
+    }
+
+    #[test]
+    fn without_a_map_the_origin_is_left() {
+        let view = View { this: None, owners: &[], former: None, stored: false };
+        assert_eq!(route(&view), vec![Hop::Origin(Keep::Passing)]);
+    }
+}
