@@ -18,6 +18,7 @@ pub mod fuse;
 pub mod map;
 pub mod origin;
 pub mod peer;
+pub mod replica;
 pub mod runtime;
 pub mod serve;
 pub mod store;

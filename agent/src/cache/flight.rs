@@ -152,6 +152,14 @@ impl Machine {
         }
     }
 
+    /// Whether its bytes are kept whoever leaves: the origin was asked for this node's own copy, and would be again.
+    pub fn keeps_what_it_asked(&self) -> bool {
+        match &self.state {
+            State::Asking { hop, .. } | State::Streaming { hop, .. } => *hop == Hop::Origin(Keep::Owned),
+            State::Resting { .. } | State::Landed | State::Failed(_) => false,
+        }
+    }
+
     /// Takes one event; the only thing that changes the state.
     pub fn step(&mut self, event: Event, now: Instant) -> Action {
         match (self.state.clone(), event) {
@@ -176,12 +184,9 @@ impl Machine {
                 let expired = self.expires().is_some_and(|expires| now >= expires);
                 if expired { self.after(&hop, HopFailure::Broken, now) } else { Action::Continue }
             }
-            // The origin was asked: its bytes are kept whoever leaves, or they would be asked for again.
-            (
-                State::Asking { hop: Hop::Origin(Keep::Owned), .. }
-                | State::Streaming { hop: Hop::Origin(Keep::Owned), .. },
-                Event::Unwanted,
-            ) => Action::Continue,
+            (State::Asking { .. } | State::Streaming { .. }, Event::Unwanted) if self.keeps_what_it_asked() => {
+                Action::Continue
+            }
             (State::Asking { .. } | State::Streaming { .. }, Event::Unwanted) => {
                 self.give_up(ErrorKind::DeadlineExceeded)
             }
@@ -252,12 +257,18 @@ fn kind_of(failure: HopFailure) -> ErrorKind {
     }
 }
 
+/// Whether the filler's answer is everybody's: no place can answer otherwise.
+pub fn is_final(kind: ErrorKind) -> bool {
+    next_after(&Hop::Origin(Keep::Passing), HopFailure::Refused(kind)) == Next::Final
+}
+
 /// The table of what follows. A Have or the store may fail for any reason: the next place knows better.
 fn next_after(hop: &Hop, failure: HopFailure) -> Next {
     match (hop, failure) {
         (Hop::Store | Hop::Have(_) | Hop::OwnersHave(_), _) => Next::Hop,
         (Hop::Fill(_), HopFailure::Unreachable | HopFailure::Broken) => Next::Hop,
         (Hop::Origin(_), HopFailure::Unreachable | HopFailure::Broken) => Next::Rest,
+        (Hop::Origin(_), HopFailure::Refused(ErrorKind::OriginUnreachable)) => Next::Rest,
         (Hop::Fill(_) | Hop::Origin(_), HopFailure::Refused(kind)) => match kind {
             ErrorKind::AccessDenied
             | ErrorKind::BadCredentials
@@ -265,10 +276,7 @@ fn next_after(hop: &Hop, failure: HopFailure) -> Next {
             | ErrorKind::Changed
             | ErrorKind::NotFound => Next::Final,
             ErrorKind::Throttled => Next::Rest,
-            ErrorKind::OriginUnreachable => match hop {
-                Hop::Fill(_) => Next::Origin,
-                Hop::Store | Hop::Have(_) | Hop::OwnersHave(_) | Hop::Origin(_) => Next::Rest,
-            },
+            ErrorKind::OriginUnreachable => Next::Origin,
             ErrorKind::NotHere
             | ErrorKind::StaleEpoch
             | ErrorKind::NoSpace
@@ -287,9 +295,11 @@ mod tests {
     use larder_proto::ids::NodeId;
 
     use super::*;
+    use crate::runtime::Clock;
+    use crate::runtime::clock::RealClock;
 
     fn start(hops: Vec<Hop>) -> (Machine, Instant) {
-        let now = Instant::now();
+        let now = RealClock.now();
         let mut machine = Machine::new(100);
         let first = hops[0].clone();
         assert_eq!(machine.step(Event::Routed(hops), now), Action::Ask(first));

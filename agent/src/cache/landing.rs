@@ -119,9 +119,21 @@ impl Landing {
         Checksummed::new(self.chunk.object().id(), first, bytes, crcs)
     }
 
-    /// Every segment, once all have landed.
-    pub fn segments(&self) -> Option<Vec<Segment>> {
-        self.segments.iter().map(|segment| segment.get().cloned()).collect()
+    /// A finished segment.
+    pub fn segment(&self, index: usize) -> Option<Segment> {
+        self.segments.get(index)?.get().cloned()
+    }
+
+    /// The whole chunk in segments, once all have landed.
+    pub fn all_checksummed(&self) -> Option<Vec<Checksummed>> {
+        let blocks = u64::from(SEGMENT_BYTES / BLOCK_BYTES);
+        let pieces = (self.chunk.first_block()..).step_by(usize::try_from(blocks).ok()?).zip(&self.segments);
+        pieces
+            .map(|(first, segment)| {
+                let Segment { bytes, crcs } = segment.get()?.clone();
+                Checksummed::new(self.chunk.object().id(), first, bytes, crcs)
+            })
+            .collect()
     }
 
     /// Pieces of a landed range, one per segment; checksums are right when the range is of whole blocks.

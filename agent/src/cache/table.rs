@@ -113,6 +113,11 @@ impl Flight {
         self.seats.load(Ordering::Acquire) > 0
     }
 
+    /// Readers of this node that sit in it.
+    pub fn readers(&self) -> usize {
+        self.readers.load(Ordering::Acquire)
+    }
+
     /// Whether a reader sits in it that waits through failed rounds.
     pub fn has_readers(&self) -> bool {
         self.readers.load(Ordering::Acquire) > 0
@@ -141,6 +146,11 @@ impl Flight {
     /// Whether a reader or a peer ever had bytes of it.
     pub fn was_used(&self) -> bool {
         self.used.load(Ordering::Acquire)
+    }
+
+    /// Gives back the share of the prefetch budget, though no reader has come.
+    pub fn release_prefetch(&self) {
+        self.prefetch.lock().take();
     }
 
     /// Counts it against the prefetch budget until a reader comes.
@@ -240,15 +250,15 @@ impl Flights {
 
     /// Takes a flight out, so that the next reader starts anew.
     pub fn remove(&self, flight: &Arc<Flight>) {
-        remove_if(&mut self.inner.lock(), flight);
+        remove(&mut self.inner.lock(), flight);
     }
 
-    /// Takes a flight out unless somebody has taken a seat since it was left.
-    pub fn remove_unwanted(&self, flight: &Arc<Flight>) -> bool {
+    /// Takes a flight out if `unwanted` says so while nobody can take a seat.
+    pub fn remove_if(&self, flight: &Arc<Flight>, unwanted: impl FnOnce(&Flight) -> bool) -> bool {
         let mut inner = self.inner.lock();
-        let unwanted = !flight.is_wanted();
+        let unwanted = unwanted(flight);
         if unwanted {
-            remove_if(&mut inner, flight);
+            remove(&mut inner, flight);
         }
         unwanted
     }
@@ -269,7 +279,7 @@ impl Flights {
     }
 }
 
-fn remove_if(inner: &mut Inner, flight: &Arc<Flight>) {
+fn remove(inner: &mut Inner, flight: &Arc<Flight>) {
     let id = flight.chunk().id();
     if inner.by_chunk.get(&id).is_some_and(|known| Arc::ptr_eq(known, flight)) {
         inner.by_chunk.remove(&id);

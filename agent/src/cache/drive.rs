@@ -1,0 +1,280 @@
+//! Drives one flight: memory, places in order, bytes into memory and store, followers told. Does what the state machine
+//! in `flight.rs` says and decides nothing itself.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use larder_proto::error::ErrorKind;
+use larder_proto::limits::CHUNK_BYTES_MAX;
+use larder_proto::map::NodeState;
+use larder_proto::object::Chunk;
+use larder_proto::wire::RequestId;
+use tokio::time::{sleep, sleep_until};
+
+use super::Inner;
+use super::budget::{Budget, Grant, Source};
+use super::counters::{add, one};
+use super::flight::{Action, Event, HopFailure, Machine, State};
+use super::hops::{Ask, Place};
+use super::route::{self, Hop, Owner, View};
+use super::table::{Flight, Leading, Stage};
+use super::writer::Writer;
+use crate::replica::Owners;
+use crate::runtime::disk::BufferPool;
+
+/// The memory that flights land in. Its bound is the budget's; one chunk of any size always fits.
+pub(super) fn pool(budget: &Budget) -> BufferPool {
+    let bytes = budget.bytes().max(u64::from(CHUNK_BYTES_MAX));
+    BufferPool::new(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
+/// Fails the flight if its driver ends without a word (it panicked, or the agent stops): nobody waits for it then.
+struct Driven<'a> {
+    inner: &'a Inner,
+    flight: &'a Arc<Flight>,
+}
+
+impl Drop for Driven<'_> {
+    fn drop(&mut self) {
+        if self.flight.progress.borrow().stage == Stage::Flying {
+            self.inner.flights.remove(self.flight);
+            self.flight.progress.send_modify(|progress| progress.stage = Stage::Failed(ErrorKind::Internal));
+        }
+    }
+}
+
+/// What came of waiting for a place.
+enum Waited<T> {
+    /// It answered.
+    Answered(T),
+    /// The machine wants something else now.
+    Over(Action),
+}
+
+impl Inner {
+    /// Starts the driver of a new flight.
+    pub(super) fn start(self: &Arc<Self>, flight: Arc<Flight>, request: RequestId) {
+        let inner = self.clone();
+        self.runtime.tasks.spawn(async move { inner.drive(flight, request).await });
+    }
+
+    async fn drive(self: Arc<Self>, flight: Arc<Flight>, request: RequestId) {
+        let _driven = Driven { inner: &self, flight: &flight };
+        let mut machine = Machine::new(u64::from(flight.chunk().len()));
+        let (mut owners, hops) = self.route_of(flight.chunk(), flight.leading);
+        let Some(grant) = self.memory_for(&flight, &hops).await else {
+            self.fail(&flight, ErrorKind::DeadlineExceeded);
+            return;
+        };
+        flight.landing.count_under(grant);
+        let mut writer = Writer::default();
+        let mut action = machine.step(Event::Routed(hops), self.now());
+        loop {
+            action = match action {
+                Action::Ask(hop) => {
+                    let ask = Ask { request, owners: &owners };
+                    self.ask(&flight, &mut machine, &mut writer, hop, &ask).await
+                }
+                Action::Continue => machine.step(Event::Tick, self.now()),
+                Action::Rest(pause) => {
+                    self.told_of_failure(&flight, &machine);
+                    if self.rest(&flight, pause).await {
+                        let hops;
+                        (owners, hops) = self.route_of(flight.chunk(), flight.leading);
+                        machine.step(Event::Routed(hops), self.now())
+                    } else {
+                        machine.step(Event::Unwanted, self.now())
+                    }
+                }
+                Action::Finish => return self.finish(&flight, writer).await,
+                Action::GiveUp(kind) => return self.fail(&flight, kind),
+            };
+        }
+    }
+
+    /// The chunk's owners and hops, as map and store are now.
+    pub(super) fn route_of(&self, chunk: &Chunk, leading: Leading) -> (Owners, Vec<Hop>) {
+        let owners = self.replicator.owners(chunk);
+        let stored = self.stores.has(&chunk.id());
+        let known: Vec<Owner> = owners.nodes.iter().map(|node| owner(node, &owners, leading)).collect();
+        let hops = route::route(&View { this: owners.this, owners: &known, former: owners.former, stored });
+        (owners, hops)
+    }
+
+    /// Memory for the whole chunk; nothing when everybody has left meanwhile.
+    async fn memory_for(&self, flight: &Arc<Flight>, hops: &[Hop]) -> Option<Grant> {
+        let len = u64::from(flight.chunk().len());
+        let remote = |hop: &Hop| matches!(hop, Hop::Have(_) | Hop::Fill(_));
+        let source = if hops.iter().any(remote) { Source::Remote } else { Source::Own };
+        loop {
+            if let Some(grant) = self.budget.try_take(len, source) {
+                return Some(grant);
+            }
+            if !self.evict_one() {
+                break;
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let grant = async {
+            let mut take = std::pin::pin!(self.budget.take(len, source));
+            loop {
+                tokio::select! { biased;
+                    grant = &mut take => break Some(grant),
+                    () = flight.left.notified() => if self.flights.remove_if(flight, |flight| !flight.is_wanted()) { break None },
+                }
+            }
+        }
+        .await;
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        grant
+    }
+
+    /// Asks one place for what hasn't landed; returns what to do when it has given all, failed or stalled.
+    async fn ask(
+        &self,
+        flight: &Arc<Flight>,
+        machine: &mut Machine,
+        writer: &mut Writer,
+        hop: Hop,
+        ask: &Ask<'_>,
+    ) -> Action {
+        *flight.hop.lock() = Some(hop.clone());
+        flight.landing.rewind();
+        let from = flight.landing.landed();
+        let mut place = match self.wait(flight, machine, self.open(flight.chunk(), &hop, from, ask)).await {
+            Waited::Answered(Ok(place)) => place,
+            Waited::Answered(Err(failure)) => return self.after_failure(machine, failure),
+            Waited::Over(action) => return action,
+        };
+        loop {
+            let piece = match self.wait(flight, machine, place.next(self, flight.chunk())).await {
+                Waited::Answered(Ok(piece)) => piece,
+                Waited::Answered(Err(failure)) => return self.after_failure(machine, failure),
+                Waited::Over(action) => return action,
+            };
+            let before = flight.landing.landed();
+            match piece.crcs {
+                Some(crcs) => flight.landing.land_checked(&self.pool, piece.bytes, crcs).await,
+                None => flight.landing.land(&self.pool, &piece.bytes).await,
+            };
+            let landed = flight.landing.landed();
+            self.count_landed(&place, landed - before);
+            if ask.owners.includes_this() && !matches!(place, Place::Store { .. }) {
+                writer.write(self, &flight.landing);
+            }
+            flight.progress.send_modify(|progress| progress.landed = landed);
+            let action = machine.step(Event::Bytes(landed), self.now());
+            if action != Action::Continue {
+                return action;
+            }
+        }
+    }
+
+    /// Waits for a place, as long as the machine has patience and somebody wants the bytes.
+    async fn wait<T>(&self, flight: &Arc<Flight>, machine: &mut Machine, place: impl Future<Output = T>) -> Waited<T> {
+        let mut place = std::pin::pin!(place);
+        loop {
+            let Some(expires) = machine.expires() else { return Waited::Over(machine.step(Event::Tick, self.now())) };
+            let event = tokio::select! { biased;
+                answer = &mut place => return Waited::Answered(answer),
+                () = sleep_until(expires) => Event::Tick,
+                () = flight.left.notified() => {
+                    if machine.keeps_what_it_asked() || !self.flights.remove_if(flight, |flight| !flight.is_wanted()) {
+                        continue;
+                    }
+                    Event::Unwanted
+                }
+            };
+            if event == Event::Tick {
+                one(&self.counters.abandoned);
+            }
+            let action = machine.step(event, self.now());
+            if action != Action::Continue {
+                return Waited::Over(action);
+            }
+        }
+    }
+
+    fn after_failure(&self, machine: &mut Machine, failure: HopFailure) -> Action {
+        match failure {
+            HopFailure::Unreachable => one(&self.counters.unreachable),
+            HopFailure::Broken => one(&self.counters.abandoned),
+            HopFailure::Refused(_) => {}
+        }
+        machine.step(Event::Failed(failure), self.now())
+    }
+
+    /// Tells the followers that no place has answered; peers leave then, readers wait on.
+    fn told_of_failure(&self, flight: &Flight, machine: &Machine) {
+        *flight.hop.lock() = None;
+        let last = match machine.state() {
+            State::Resting { kind } => *kind,
+            State::Asking { .. } | State::Streaming { .. } | State::Landed | State::Failed(_) => None,
+        };
+        flight.progress.send_modify(|progress| {
+            progress.failed_rounds = machine.failed_rounds();
+            progress.kind = last;
+        });
+    }
+
+    /// Pauses between two rounds; `false` when no reader waits for another.
+    async fn rest(&self, flight: &Arc<Flight>, pause: std::time::Duration) -> bool {
+        if self.flights.remove_if(flight, |flight| !flight.has_readers()) {
+            return false;
+        }
+        sleep(pause).await;
+        !self.flights.remove_if(flight, |flight| !flight.has_readers())
+    }
+
+    async fn finish(&self, flight: &Arc<Flight>, writer: Writer) {
+        self.flights.landed(flight);
+        flight.progress.send_modify(|progress| {
+            progress.landed = u64::from(flight.chunk().len());
+            progress.stage = Stage::Landed;
+        });
+        if self.somebody_waits_for_memory() {
+            self.evict_one();
+        }
+        let filled = matches!(flight.asked(), Some(Hop::Origin(_)));
+        if filled {
+            one(&self.counters.filled);
+        }
+        let stored = writer.finish().await;
+        if filled && (stored || self.replicator.owners(flight.chunk()).includes_this()) {
+            self.push_copies(flight);
+        }
+    }
+
+    fn push_copies(&self, flight: &Arc<Flight>) {
+        let weak = Arc::downgrade(flight);
+        let pieces = move || weak.upgrade()?.landing.all_checksummed();
+        self.replicator.push(flight.chunk().clone(), Box::new(pieces));
+    }
+
+    fn fail(&self, flight: &Arc<Flight>, kind: ErrorKind) {
+        self.flights.remove(flight);
+        flight.progress.send_modify(|progress| progress.stage = Stage::Failed(kind));
+        if self.somebody_waits_for_memory() {
+            self.evict_one();
+        }
+    }
+
+    fn count_landed(&self, place: &Place, bytes: u64) {
+        let counter = match place {
+            Place::Store { .. } => &self.counters.bytes_store,
+            Place::Peer { .. } => &self.counters.bytes_peer,
+            Place::Origin(_) => &self.counters.bytes_origin,
+        };
+        add(counter, bytes);
+    }
+}
+
+/// The owner as the route sees it. A Fill that was passed on to us makes us the lead, whatever our map says.
+fn owner(node: &crate::replica::OwnerNode, owners: &Owners, leading: Leading) -> Owner {
+    let serving = match leading {
+        Leading::Map => node.state == NodeState::Serving,
+        Leading::Passed => Some(node.id) == owners.this,
+    };
+    Owner { id: node.id, serving, near: node.near }
+}

@@ -1,0 +1,74 @@
+//! Chunks brought into memory ahead of their reader. The policy (which, how many) is the door's; the bound is here:
+//! at most half of the memory holds chunks that no reader has come for.
+
+use std::sync::Arc;
+
+use larder_proto::object::Chunk;
+use larder_proto::wire::RequestId;
+
+use super::Inner;
+use super::counters::one;
+use super::table::{Boarded, Leading, Patience, Seat};
+
+/// A chunk that was asked for ahead. Dropped before a reader came, it is given up, unless the origin is sending it to its
+/// owner already.
+#[must_use = "dropping it gives the chunk up"]
+pub struct Prefetch {
+    inner: Arc<Inner>,
+    seat: Seat,
+    /// Whether this guard brought the flight about.
+    started: bool,
+}
+
+impl Prefetch {
+    /// Whether a reader has come for the chunk, which needs the guard no more.
+    pub fn is_used(&self) -> bool {
+        self.seat.flight().was_used()
+    }
+
+    /// Whether all of the chunk is in memory.
+    pub fn is_landed(&self) -> bool {
+        self.seat.flight().is_landed()
+    }
+}
+
+impl Drop for Prefetch {
+    fn drop(&mut self) {
+        let flight = self.seat.flight();
+        if !self.started || flight.was_used() {
+            return;
+        }
+        flight.release_prefetch();
+        if flight.is_landed() && self.inner.flights.remove_if(flight, |flight| !flight.was_used()) {
+            one(&self.inner.counters.prefetch_wasted);
+        }
+    }
+}
+
+/// Memory in pages, as the semaphore of prefetches counts it.
+pub(super) fn pages(bytes: u64) -> usize {
+    usize::try_from(bytes / 4096).unwrap_or(usize::MAX >> 4)
+}
+
+impl Inner {
+    pub(super) fn prefetch(self: &Arc<Self>, request: RequestId, chunk: &Chunk) -> Option<Prefetch> {
+        if let Some(seat) = self.flights.join(&chunk.id(), Patience::Guest) {
+            return Some(Prefetch { inner: self.clone(), seat, started: false });
+        }
+        let pages = u32::try_from(pages(u64::from(chunk.len()) + 4095)).ok()?;
+        let Ok(permit) = self.ahead.clone().try_acquire_many_owned(pages) else {
+            one(&self.counters.prefetch_refused);
+            return None;
+        };
+        let (seat, started) = match self.flights.board(chunk, Patience::Guest, Leading::Map) {
+            Boarded::Joined(seat) => (seat, false),
+            Boarded::Started(seat) => {
+                one(&self.counters.prefetched);
+                seat.flight().hold_prefetch(permit);
+                self.start(seat.flight().clone(), request);
+                (seat, true)
+            }
+        };
+        Some(Prefetch { inner: self.clone(), seat, started })
+    }
+}

@@ -1,0 +1,228 @@
+//! Answers to peers: bytes from a flight or the store, fills, and copies taken.
+//!
+//! A Have never starts anything, and follows only flights that wait for no other node: two nodes never wait for each
+//! other's Have. A Fill follows whatever flight there is, unless that one waits for the asker (their maps differ): then
+//! the asker is refused and goes on by itself. The asker is told of a flight's first failed round; it decides what next.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use larder_proto::checksum::Checksummed;
+use larder_proto::error::ErrorKind;
+use larder_proto::ids::NodeName;
+use larder_proto::limits::SEGMENT_BYTES;
+use larder_proto::object::Chunk;
+use larder_proto::range::ByteRange;
+use larder_proto::wire::{ChunkRequest, PutRequest, Want};
+
+use super::counters::{add, one};
+use super::hops::Piece;
+use super::route::Hop;
+use super::table::{Boarded, Leading, Patience, Progress, Seat, Stage};
+use super::{Cache, Inner};
+use crate::peer::{ChunkBody, Handler, PutBody};
+use crate::store::{Bypass, StoreError};
+
+#[async_trait]
+impl Handler for Cache {
+    async fn chunk(&self, from: &NodeName, request: ChunkRequest) -> Result<Box<dyn ChunkBody>, ErrorKind> {
+        let inner = &self.inner;
+        let (chunk, range) = (request.chunk(), request.range());
+        if let Some(seat) = inner.flights.join(&chunk.id(), Patience::Guest) {
+            match inner.may_follow(&seat, from, &request) {
+                Follow::Yes => return Ok(Box::new(Following::new(inner, seat, &request))),
+                Follow::No => return Err(ErrorKind::Busy),
+                Follow::StoreOnly => {}
+            }
+        }
+        let first = ByteRange::at(range.start(), u64::from(SEGMENT_BYTES)).clamp(range.end());
+        if inner.stores.has(&chunk.id())
+            && let Some(piece) = inner.read_stored(chunk, first).await
+        {
+            let rest = ByteRange::new(first.end(), range.end()).unwrap_or(first);
+            let piece = checksummed(chunk, first, piece);
+            return Ok(Box::new(FromStore { inner: inner.clone(), chunk: chunk.clone(), piece, rest }));
+        }
+        if request.want() == Want::Have {
+            return Err(ErrorKind::NotHere);
+        }
+        let leading = if request.want() == Want::PassedFill { Leading::Passed } else { Leading::Map };
+        let seat = match inner.flights.board(chunk, Patience::Guest, leading) {
+            Boarded::Joined(seat) => seat,
+            Boarded::Started(seat) => {
+                inner.start(seat.flight().clone(), request.request());
+                seat
+            }
+        };
+        Ok(Box::new(Following::new(inner, seat, &request)))
+    }
+
+    async fn put(&self, _from: &NodeName, request: PutRequest, body: &mut PutBody) -> Result<(), ErrorKind> {
+        let taken = self.inner.take_copy(request, body).await;
+        one(match taken {
+            Ok(()) => &self.inner.counters.copies_taken,
+            Err(_) => &self.inner.counters.copies_refused,
+        });
+        taken
+    }
+}
+
+/// Whether an asker may follow a flight.
+enum Follow {
+    /// It may.
+    Yes,
+    /// The flight waits for the asker.
+    No,
+    /// A Have, and the flight waits for another node: only the store may answer.
+    StoreOnly,
+}
+
+impl Inner {
+    fn may_follow(&self, seat: &Seat, from: &NodeName, request: &ChunkRequest) -> Follow {
+        let flight = seat.flight();
+        let landed = flight.landing.landed() >= request.range().end();
+        if landed {
+            return Follow::Yes;
+        }
+        let asked = flight.asked();
+        match request.want() {
+            Want::Have => match asked {
+                Some(Hop::Origin(_) | Hop::Store) => Follow::Yes,
+                Some(Hop::Have(_) | Hop::OwnersHave(_) | Hop::Fill(_)) | None => Follow::StoreOnly,
+            },
+            Want::Fill | Want::PassedFill => {
+                let asker = self.replicator.node_named(from);
+                if asker.is_some_and(|asker| flight.waits_for(asker)) { Follow::No } else { Follow::Yes }
+            }
+        }
+    }
+
+    /// Takes a copy into the store; it is here when this returns `Ok`.
+    async fn take_copy(&self, request: PutRequest, body: &mut PutBody) -> Result<(), ErrorKind> {
+        let chunk = &request.chunk;
+        if !self.replicator.may_own(chunk) {
+            return Err(ErrorKind::StaleEpoch);
+        }
+        if self.stores.has(&chunk.id()) {
+            return Ok(());
+        }
+        let reservation = self.stores.reserve(chunk).await.map_err(|bypass| match bypass {
+            Bypass::Already => ErrorKind::Busy,
+            Bypass::Full | Bypass::Unavailable => ErrorKind::NoSpace,
+        })?;
+        let mut crcs = Vec::new();
+        let mut at = 0;
+        while let Some(piece) = body.next().await {
+            // The sender is gone or slow; it will try again.
+            let piece = piece.map_err(|_| ErrorKind::DeadlineExceeded)?;
+            let (bytes, of_piece) = self.checked(piece).map_err(|_| ErrorKind::BadRequest)?;
+            let len = bytes.len() as u64;
+            reservation.write(at, bytes).await.map_err(|error| kind_of(&error))?;
+            at += len;
+            crcs.extend(of_piece);
+        }
+        reservation.commit(crcs).await.map_err(|error| kind_of(&error))
+    }
+}
+
+/// What a store's failure to write says to the sender of a copy.
+fn kind_of(error: &StoreError) -> ErrorKind {
+    match error {
+        StoreError::Fenced | StoreError::Closed => ErrorKind::NoSpace,
+        StoreError::Busy | StoreError::Deadline { .. } => ErrorKind::Busy,
+        StoreError::Misaligned { .. } => ErrorKind::BadRequest,
+        StoreError::Io(_) => ErrorKind::Internal,
+    }
+}
+
+fn checksummed(chunk: &Chunk, range: ByteRange, piece: Piece) -> Option<Checksummed> {
+    let first = chunk.first_block() + range.start() / u64::from(larder_proto::limits::BLOCK_BYTES);
+    Checksummed::new(chunk.object().id(), first, piece.bytes, piece.crcs?)
+}
+
+/// Bytes that follow a flight.
+struct Following {
+    inner: Arc<Inner>,
+    seat: Seat,
+    rest: ByteRange,
+    /// Failed rounds when the asker came: the next one is its answer.
+    failed_rounds: u32,
+}
+
+impl Following {
+    fn new(inner: &Arc<Inner>, seat: Seat, request: &ChunkRequest) -> Self {
+        let failed_rounds = seat.flight().progress.borrow().failed_rounds;
+        Self { inner: inner.clone(), seat, rest: request.range(), failed_rounds }
+    }
+
+    /// Waits until the range's first byte has landed, or it is known that it doesn't.
+    async fn ready(&mut self) -> Result<(), ErrorKind> {
+        let flight = self.seat.flight().clone();
+        let mut changes = flight.progress.subscribe();
+        loop {
+            let Progress { landed, failed_rounds, kind, stage } = *changes.borrow_and_update();
+            if landed > self.rest.start() {
+                flight.mark_used();
+                return Ok(());
+            }
+            if let Stage::Failed(kind) = stage {
+                return Err(kind);
+            }
+            if failed_rounds > self.failed_rounds {
+                return Err(kind.unwrap_or(ErrorKind::Internal));
+            }
+            if changes.changed().await.is_err() {
+                return Err(ErrorKind::Internal);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ChunkBody for Following {
+    async fn first(&mut self) -> Result<(), ErrorKind> {
+        self.ready().await
+    }
+
+    async fn next(&mut self) -> Option<Checksummed> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        self.ready().await.ok()?;
+        let piece = self.seat.flight().landing.checksummed(self.rest)?;
+        let len = piece.len() as u64;
+        self.rest = ByteRange::new(self.rest.start() + len, self.rest.end())?;
+        add(&self.inner.counters.bytes_served, len);
+        Some(piece)
+    }
+}
+
+/// Bytes of this node's store, checked before they leave.
+struct FromStore {
+    inner: Arc<Inner>,
+    chunk: Chunk,
+    piece: Option<Checksummed>,
+    rest: ByteRange,
+}
+
+#[async_trait]
+impl ChunkBody for FromStore {
+    async fn first(&mut self) -> Result<(), ErrorKind> {
+        if self.piece.is_some() { Ok(()) } else { Err(ErrorKind::Internal) }
+    }
+
+    async fn next(&mut self) -> Option<Checksummed> {
+        let piece = match self.piece.take() {
+            Some(piece) => piece,
+            None if self.rest.is_empty() => return None,
+            None => {
+                let range = ByteRange::at(self.rest.start(), u64::from(SEGMENT_BYTES)).clamp(self.rest.end());
+                self.rest = ByteRange::new(range.end(), self.rest.end())?;
+                let piece = self.inner.read_stored(&self.chunk, range).await?;
+                checksummed(&self.chunk, range, piece)?
+            }
+        };
+        add(&self.inner.counters.bytes_served, piece.len() as u64);
+        Some(piece)
+    }
+}

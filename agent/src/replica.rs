@@ -1,0 +1,82 @@
+//! Copies: which nodes own a chunk now, and pushing it to those that lack it.
+//!
+//! After a filler has served its readers it hands the chunk to the slot's other owners. What waits is bounded, and so
+//! are transfers; an owner that can't take its copy now is tried again, slower and slower, until it can, stops being an
+//! owner, or the chunk is gone here. Nothing waits for a copy: losing one is a miss. Repair after a loss and hand-over
+//! are not done here.
+
+use std::sync::Arc;
+
+use larder_proto::ids::{Epoch, NodeId, NodeName};
+use larder_proto::map::{ClusterMap, NodeState};
+use larder_proto::object::Chunk;
+
+mod pending;
+mod push;
+
+pub use push::{FromMemory, Replicator, Snapshot, Volumes};
+
+/// The map that this node believes. Reading never waits for a newer one.
+pub trait Maps: Send + Sync + 'static {
+    /// The map; nothing before the first.
+    fn current(&self) -> Option<Arc<ClusterMap>>;
+
+    /// This node's name, as in its certificate.
+    fn this_node(&self) -> &NodeName;
+}
+
+/// Who owns a chunk, as one map has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owners {
+    /// The map's epoch; 0 before the first map.
+    pub epoch: Epoch,
+    /// This node, once the map has it.
+    pub this: Option<NodeId>,
+    /// The owners in map order, at most as many as the volume wants copies.
+    pub nodes: Vec<OwnerNode>,
+    /// The former owner, while the slot is handed over.
+    pub former: Option<NodeId>,
+}
+
+/// One owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerNode {
+    /// The node.
+    pub id: NodeId,
+    /// What the authority says of it.
+    pub state: NodeState,
+    /// Whether it is in this node's failure domain.
+    pub near: bool,
+}
+
+impl Owners {
+    /// The owners of `chunk`, whose volume wants `replicas` copies (nothing: as many as the map has).
+    pub fn of(maps: &dyn Maps, chunk: &Chunk, replicas: Option<u32>) -> Self {
+        let Some(map) = maps.current() else {
+            return Self { epoch: Epoch::default(), this: None, nodes: Vec::new(), former: None };
+        };
+        let this = map.node_named(maps.this_node());
+        let slot = chunk.slot();
+        let copies = replicas.map_or(usize::MAX, |replicas| usize::try_from(replicas.max(1)).unwrap_or(usize::MAX));
+        let owner = |id: &NodeId| {
+            let node = map.node(*id)?;
+            let near = this.is_some_and(|this| !this.domain.is_empty() && this.domain == node.domain);
+            Some(OwnerNode { id: *id, state: node.state, near })
+        };
+        let nodes = map.owners(slot).iter().take(copies).filter_map(owner).collect();
+        let handover = map.handover();
+        let at = handover.partition_point(|entry| entry.slot < slot);
+        let former = handover.get(at).filter(|entry| entry.slot == slot).map(|entry| entry.from);
+        Self { epoch: map.epoch(), this: this.map(|node| node.id), nodes, former }
+    }
+
+    /// Whether this node is one of them.
+    pub fn includes_this(&self) -> bool {
+        self.this.is_some_and(|this| self.nodes.iter().any(|owner| owner.id == this))
+    }
+
+    /// The owners that aren't this node.
+    pub fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.iter().map(|owner| owner.id).filter(|id| Some(*id) != self.this)
+    }
+}

@@ -1,0 +1,284 @@
+//! The task that pushes copies: takes what is due, asks the map who lacks it, hands it over.
+//!
+//! The bytes come from the finished flight while it is in memory, else from the store. A chunk that is in neither any
+//! more needs no copies. At most [`PUSHES_MAX`] chunks are pushed at a time, so readers keep the disk and the net.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use larder_proto::checksum::Checksummed;
+use larder_proto::error::ErrorKind;
+use larder_proto::ids::{NodeId, NodeName, VolumeId};
+use larder_proto::limits::SEGMENT_BYTES;
+use larder_proto::object::{Chunk, ChunkId};
+use larder_proto::range::ByteRange;
+use larder_proto::volume::Volume;
+use larder_proto::wire::{PutRequest, RequestId};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::sleep_until;
+
+use super::pending::{Entry, Outcome, Pending};
+use super::{Maps, Owners};
+use crate::peer::{Client, PeerError};
+use crate::runtime::{HashMap, Runtime};
+use crate::store::Stores;
+
+/// Chunks on their way to other owners at a time: 16 MiB of memory, and enough to keep a 10 Gbit/s link busy.
+const PUSHES_MAX: usize = 4;
+
+/// How long one copy may take. 4 MiB at 1 MiB/s fit well; a chunk of 64 MiB needs a link of 2 MiB/s.
+const PUSH_WITHIN: Duration = Duration::from_secs(30);
+
+/// The volumes of this cluster, as the operator last said.
+pub type Volumes = watch::Receiver<Arc<BTreeMap<VolumeId, Arc<Volume>>>>;
+
+/// Gives the chunk's pieces while they are still in memory.
+pub type FromMemory = Box<dyn Fn() -> Option<Vec<Checksummed>> + Send + Sync>;
+
+/// Pushes copies. Cheap to clone.
+#[derive(Clone)]
+pub struct Replicator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runtime: Runtime,
+    stores: Stores,
+    peers: Client,
+    maps: Arc<dyn Maps>,
+    volumes: Volumes,
+    pending: Mutex<Pending>,
+    memory: Mutex<HashMap<ChunkId, FromMemory>>,
+    wake: Notify,
+    permits: Arc<Semaphore>,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    pushed: AtomicU64,
+    failed: AtomicU64,
+    overflowed: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// Copies at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Snapshot {
+    /// Copies that wait for their first attempt, or are being pushed.
+    pub copies_pending: u64,
+    /// Copies whose owner could not take them when it was last asked; tried again.
+    pub copies_short: u64,
+    /// Copies handed over.
+    pub copies_pushed: u64,
+    /// Attempts that failed.
+    pub copies_failed: u64,
+    /// Chunks whose copies were given up because too many waited.
+    pub copies_overflowed: u64,
+    /// Chunks that were gone here before they could be copied.
+    pub copies_lost: u64,
+}
+
+impl Replicator {
+    /// Starts the task that pushes.
+    pub fn new(runtime: Runtime, stores: Stores, peers: Client, maps: Arc<dyn Maps>, volumes: Volumes) -> Self {
+        let inner = Arc::new(Inner {
+            runtime: runtime.clone(),
+            stores,
+            peers,
+            maps,
+            volumes,
+            pending: Mutex::default(),
+            memory: Mutex::default(),
+            wake: Notify::new(),
+            permits: Arc::new(Semaphore::new(PUSHES_MAX)),
+            counts: Counts::default(),
+        });
+        runtime.tasks.spawn(inner.clone().run());
+        Self { inner }
+    }
+
+    /// The owners of a chunk as the map of now and the chunk's volume say.
+    pub fn owners(&self, chunk: &Chunk) -> Owners {
+        self.inner.owners(chunk)
+    }
+
+    /// The node of this name, by the map of now.
+    pub fn node_named(&self, name: &NodeName) -> Option<NodeId> {
+        self.inner.maps.current()?.node_named(name).map(|node| node.id)
+    }
+
+    /// Whether this node owns the chunk's slot, whatever number of copies the volume wants.
+    pub fn may_own(&self, chunk: &Chunk) -> bool {
+        Owners::of(&*self.inner.maps, chunk, None).includes_this()
+    }
+
+    /// Hands the chunk to the slot's other owners, soon. Returns at once.
+    pub fn push(&self, chunk: Chunk, memory: FromMemory) {
+        let missing = self.inner.owners(&chunk).others().count();
+        if missing == 0 {
+            return;
+        }
+        let id = chunk.id();
+        if !self.inner.pending.lock().add(chunk, missing, self.inner.runtime.clock.now()) {
+            self.inner.counts.overflowed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.inner.memory.lock().insert(id, memory);
+        self.inner.wake.notify_one();
+    }
+
+    /// The numbers of this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let counts = &self.inner.counts;
+        let (copies_pending, copies_short) = self.inner.pending.lock().missing();
+        Snapshot {
+            copies_pending,
+            copies_short,
+            copies_pushed: counts.pushed.load(Ordering::Relaxed),
+            copies_failed: counts.failed.load(Ordering::Relaxed),
+            copies_overflowed: counts.overflowed.load(Ordering::Relaxed),
+            copies_lost: counts.lost.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Inner {
+    fn owners(&self, chunk: &Chunk) -> Owners {
+        let replicas = self.volumes.borrow().get(&chunk.object().volume()).and_then(|volume| volume.replicas);
+        Owners::of(&*self.maps, chunk, replicas)
+    }
+
+    async fn run(self: Arc<Self>) {
+        loop {
+            let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let entry = self.next().await;
+            self.runtime.tasks.spawn(self.clone().attempt(entry, permit));
+        }
+    }
+
+    /// The next entry that is due.
+    async fn next(&self) -> Entry {
+        loop {
+            let due = {
+                let mut pending = self.pending.lock();
+                if let Some(entry) = pending.take_due(self.runtime.clock.now()) {
+                    return entry;
+                }
+                pending.next_due()
+            };
+            let idle = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! { biased;
+                () = self.wake.notified() => {}
+                () = idle => {}
+            }
+        }
+    }
+
+    async fn attempt(self: Arc<Self>, entry: Entry, _permit: OwnedSemaphorePermit) {
+        let id = entry.chunk.id();
+        let memory = self.memory.lock().remove(&id);
+        let outcome = self.hand_over(entry, memory).await;
+        if outcome == Outcome::Lost {
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        self.pending.lock().settle(id, outcome, self.runtime.clock.now());
+        self.wake.notify_one();
+    }
+
+    async fn hand_over(&self, entry: Entry, memory: Option<FromMemory>) -> Outcome {
+        let owners = self.owners(&entry.chunk);
+        let mut done = entry.done;
+        let lacking: Vec<NodeId> = owners.others().filter(|owner| !done.contains(owner)).collect();
+        if lacking.is_empty() {
+            return Outcome::Complete;
+        }
+        let remembered = memory.and_then(|pieces| pieces());
+        let pieces = match remembered {
+            Some(pieces) => pieces,
+            None => match self.from_store(&entry.chunk).await {
+                Ok(pieces) => pieces,
+                Err(Gone::Now) => return Outcome::Missing { done, missing: lacking.len() },
+                Err(Gone::ForEver) => return Outcome::Lost,
+            },
+        };
+        let request = RequestId(self.runtime.rng.next_u64());
+        let put = PutRequest { request, epoch: owners.epoch, chunk: entry.chunk };
+        let mut missing = 0;
+        for owner in lacking {
+            let deadline = self.runtime.clock.now() + PUSH_WITHIN;
+            match self.peers.put(owner, &put, pieces.clone(), deadline).await {
+                Ok(()) => {
+                    self.counts.pushed.fetch_add(1, Ordering::Relaxed);
+                    done.push(owner);
+                }
+                Err(error) => {
+                    missing += 1;
+                    self.counts.failed.fetch_add(1, Ordering::Relaxed);
+                    self.log(&put, owner, &error);
+                }
+            }
+        }
+        if missing == 0 { Outcome::Complete } else { Outcome::Missing { done, missing } }
+    }
+
+    /// The chunk in pieces of 1 MiB, checked.
+    async fn from_store(&self, chunk: &Chunk) -> Result<Vec<Checksummed>, Gone> {
+        let len = u64::from(chunk.len());
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        while at < len {
+            let range = ByteRange::at(at, u64::from(SEGMENT_BYTES)).clamp(len);
+            let piece = match self.stores.read(chunk, range).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Err(Gone::ForEver),
+                Err(error) => {
+                    tracing::debug!(%error, chunk = ?chunk.id(), "a copy waits: its chunk can't be read now");
+                    return Err(Gone::Now);
+                }
+            };
+            if let Err(corrupt) = piece.clone().verify() {
+                tracing::warn!(%corrupt, "a chunk in the store is corrupt; it is dropped and will be filled again");
+                self.stores.drop_corrupt(&chunk.id());
+                return Err(Gone::ForEver);
+            }
+            at = range.end();
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
+    fn log(&self, put: &PutRequest, owner: NodeId, error: &PeerError) {
+        let id = put.chunk.id();
+        match error {
+            PeerError::Kind(ErrorKind::NoSpace) => {
+                tracing::debug!(%owner, chunk = ?id, "an owner has no room for its copy");
+            }
+            PeerError::Kind(_)
+            | PeerError::Connect(_)
+            | PeerError::UnknownNode(_)
+            | PeerError::CircuitOpen(_)
+            | PeerError::Refused(_)
+            | PeerError::Broken
+            | PeerError::Deadline => {
+                tracing::debug!(request = %put.request, %owner, chunk = ?id, %error, "a copy was not taken");
+            }
+        }
+    }
+}
+
+/// Why the bytes of a copy are not at hand.
+enum Gone {
+    /// The disk gave none this time.
+    Now,
+    /// The chunk isn't here any more.
+    ForEver,
+}
