@@ -17,6 +17,7 @@ pub mod fs;
 pub mod fuse;
 pub mod map;
 pub mod origin;
+pub mod cache;
 pub mod peer;
 pub mod replica;
 pub mod runtime;
