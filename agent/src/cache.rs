@@ -190,6 +190,3 @@ impl Inner {
         self.waiting.load(Ordering::Acquire) > 0
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -12,12 +12,12 @@
 //! ```
 
 pub mod admin;
+pub mod cache;
 pub mod config;
 pub mod fs;
 pub mod fuse;
 pub mod map;
 pub mod origin;
-pub mod cache;
 pub mod peer;
 pub mod replica;
 pub mod runtime;

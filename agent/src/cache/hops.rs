@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use larder_proto::checksum::Checksummed;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::NodeId;
@@ -78,21 +78,17 @@ pub struct Piece {
 
 impl Inner {
     /// Asks a place for the chunk's bytes from `from` (a block's start) to its end.
-    pub(super) async fn open(
-        &self,
-        chunk: &Chunk,
-        hop: &Hop,
-        from: u64,
-        ask: &Ask<'_>,
-    ) -> Result<Place, HopFailure> {
+    pub(super) async fn open(&self, chunk: &Chunk, hop: &Hop, from: u64, ask: &Ask<'_>) -> Result<Place, HopFailure> {
         let len = u64::from(chunk.len());
         let rest = ByteRange::new(from, len).unwrap_or(ByteRange::at(len, 0));
         match hop {
             Hop::Store => Ok(Place::Store { rest }),
             Hop::Have(node) => self.open_peer(*node, Want::Have, chunk, rest, ask).await,
             Hop::OwnersHave(nodes) => {
-                let asked = nodes.iter().map(|node| self.open_peer(*node, Want::Have, chunk, rest, ask));
-                let mut answers: FuturesUnordered<_> = asked.collect();
+                let mut answers = FuturesUnordered::new();
+                for node in nodes {
+                    answers.push(self.open_peer(*node, Want::Have, chunk, rest, ask).boxed());
+                }
                 while let Some(answer) = answers.next().await {
                     if answer.is_ok() {
                         return answer;
@@ -207,10 +203,7 @@ impl Place {
 
 impl Inner {
     /// The bytes of a peer, if every block matches its checksum.
-    pub(super) fn checked(
-        &self,
-        piece: Checksummed,
-    ) -> Result<(Bytes, Vec<u32>), HopFailure> {
+    pub(super) fn checked(&self, piece: Checksummed) -> Result<(Bytes, Vec<u32>), HopFailure> {
         piece.verify().map_err(|corrupt| {
             one(&self.counters.corrupt);
             tracing::warn!(%corrupt, "a peer sent a corrupt block; another place is asked");

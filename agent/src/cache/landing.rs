@@ -150,12 +150,16 @@ impl Landing {
 
     fn part(&self, index: usize, start: usize, end: usize) -> Option<(Bytes, Vec<u32>)> {
         let blocks = start / BLOCK..end.div_ceil(BLOCK);
-        let of_segment = |segment: &Segment| Some((segment.bytes.slice(start..end), segment.crcs.get(blocks.clone())?.to_vec()));
+        let of_segment =
+            |segment: &Segment| Some((segment.bytes.slice(start..end), segment.crcs.get(blocks.clone())?.to_vec()));
         if let Some(segment) = self.segments.get(index)?.get() {
             return of_segment(segment);
         }
         if let Some(open) = self.open.read().as_ref().filter(|open| open.index == index) {
-            return Some((Bytes::copy_from_slice(open.buffer.get(start..end)?), open.crcs.get(blocks.clone())?.to_vec()));
+            return Some((
+                Bytes::copy_from_slice(open.buffer.get(start..end)?),
+                open.crcs.get(blocks.clone())?.to_vec(),
+            ));
         }
         // It was finished between the two looks.
         self.segments.get(index)?.get().and_then(of_segment)

@@ -121,7 +121,9 @@ impl Inner {
                     return cut(bytes, wide, range);
                 }
                 Err(HopFailure::Refused(kind)) if is_final(kind) => return Direct::Final(kind),
-                Err(HopFailure::Refused(ErrorKind::OriginUnreachable | ErrorKind::Throttled)) => return Direct::Nothing,
+                Err(HopFailure::Refused(ErrorKind::OriginUnreachable | ErrorKind::Throttled)) => {
+                    return Direct::Nothing;
+                }
                 Err(HopFailure::Unreachable) => one(&self.counters.unreachable),
                 Err(HopFailure::Broken) => one(&self.counters.abandoned),
                 Err(HopFailure::Refused(_)) => {}

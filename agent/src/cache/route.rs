@@ -126,8 +126,7 @@ mod tests {
 
     #[test]
     fn an_owner_asks_only_owners_before_itself_to_fill() {
-        let expected =
-            vec![Hop::Fill(NodeId(2)), Hop::OwnersHave(vec![NodeId(4)]), Hop::Origin(Keep::Owned)];
+        let expected = vec![Hop::Fill(NodeId(2)), Hop::OwnersHave(vec![NodeId(4)]), Hop::Origin(Keep::Owned)];
         assert_eq!(hops(3, &[owner(2), owner(3), owner(4)]), expected);
     }
 
