@@ -1,10 +1,11 @@
 //! Drives one flight: memory, places in order, bytes into memory and store, followers told. Does what the state machine
 //! in `flight.rs` says and decides nothing itself.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use larder_proto::error::ErrorKind;
 use larder_proto::limits::CHUNK_BYTES_MAX;
 use larder_proto::map::NodeState;
@@ -63,7 +64,7 @@ impl Inner {
         let _driven = Driven { inner: &self, flight: &flight };
         let mut machine = Machine::new(u64::from(flight.chunk().len()));
         let (mut owners, hops) = self.route_of(flight.chunk(), flight.leading);
-        let Some(grant) = self.memory_for(&flight, &hops).await else {
+        let Some(grant) = self.memory_for(&flight, source_of(&hops)).await else {
             self.fail(&flight, ErrorKind::DeadlineExceeded);
             return;
         };
@@ -103,10 +104,8 @@ impl Inner {
     }
 
     /// Memory for the whole chunk; nothing when everybody has left meanwhile.
-    async fn memory_for(&self, flight: &Arc<Flight>, hops: &[Hop]) -> Option<Grant> {
+    async fn memory_for(&self, flight: &Arc<Flight>, source: Source) -> Option<Grant> {
         let len = u64::from(flight.chunk().len());
-        let remote = |hop: &Hop| matches!(hop, Hop::Have(_) | Hop::Fill(_));
-        let source = if hops.iter().any(remote) { Source::Remote } else { Source::Own };
         loop {
             if let Some(grant) = self.budget.try_take(len, source) {
                 return Some(grant);
@@ -142,13 +141,13 @@ impl Inner {
         *flight.hop.lock() = Some(hop.clone());
         flight.landing.rewind();
         let from = flight.landing.landed();
-        let mut place = match self.wait(flight, machine, self.open(flight.chunk(), &hop, from, ask)).await {
+        let mut place = match self.wait(flight, machine, self.open(flight.chunk(), &hop, from, ask).boxed()).await {
             Waited::Answered(Ok(place)) => place,
             Waited::Answered(Err(failure)) => return self.after_failure(machine, failure),
             Waited::Over(action) => return action,
         };
         loop {
-            let piece = match self.wait(flight, machine, place.next(self, flight.chunk())).await {
+            let piece = match self.wait(flight, machine, place.next(self, flight.chunk()).boxed()).await {
                 Waited::Answered(Ok(piece)) => piece,
                 Waited::Answered(Err(failure)) => return self.after_failure(machine, failure),
                 Waited::Over(action) => return action,
@@ -172,8 +171,7 @@ impl Inner {
     }
 
     /// Waits for a place, as long as the machine has patience and somebody wants the bytes.
-    async fn wait<T>(&self, flight: &Arc<Flight>, machine: &mut Machine, place: impl Future<Output = T>) -> Waited<T> {
-        let mut place = std::pin::pin!(place);
+    async fn wait<T>(&self, flight: &Arc<Flight>, machine: &mut Machine, mut place: BoxFuture<'_, T>) -> Waited<T> {
         loop {
             let Some(expires) = machine.expires() else { return Waited::Over(machine.step(Event::Tick, self.now())) };
             let event = tokio::select! { biased;
@@ -268,6 +266,12 @@ impl Inner {
         };
         add(counter, bytes);
     }
+}
+
+/// Whether other nodes may have to bring the bytes.
+fn source_of(hops: &[Hop]) -> Source {
+    let remote = hops.iter().any(|hop| matches!(hop, Hop::Have(_) | Hop::Fill(_)));
+    if remote { Source::Remote } else { Source::Own }
 }
 
 /// The owner as the route sees it. A Fill that was passed on to us makes us the lead, whatever our map says.

@@ -226,7 +226,7 @@ impl Inner {
             Err(corrupt) => {
                 one(&self.counters.corrupt);
                 tracing::warn!(%corrupt, "a chunk in the store is corrupt; it is dropped and comes anew");
-                self.stores.drop_corrupt(&chunk.id());
+                self.stores.drop_chunk(&chunk.id());
                 None
             }
         }
