@@ -11,6 +11,8 @@ use larder_proto::ids::{Epoch, NodeId, NodeName};
 use larder_proto::map::{ClusterMap, NodeState};
 use larder_proto::object::Chunk;
 
+use crate::map::MapHolder;
+
 mod pending;
 mod push;
 
@@ -23,6 +25,16 @@ pub trait Maps: Send + Sync + 'static {
 
     /// This node's name, as in its certificate.
     fn this_node(&self) -> &NodeName;
+}
+
+impl Maps for MapHolder {
+    fn current(&self) -> Option<Arc<ClusterMap>> {
+        MapHolder::current(self)
+    }
+
+    fn this_node(&self) -> &NodeName {
+        self.self_name()
+    }
 }
 
 /// Who owns a chunk, as one map has it.

@@ -84,11 +84,6 @@ pub fn route(view: &View<'_>) -> Vec<Hop> {
     hops
 }
 
-/// The owner that fills a chunk: the first that serves, else the first.
-pub fn lead(owners: &[Owner]) -> Option<NodeId> {
-    in_order(owners).first().map(|owner| owner.id)
-}
-
 fn in_order(owners: &[Owner]) -> Vec<Owner> {
     let (mut serving, rest): (Vec<Owner>, Vec<Owner>) = owners.iter().partition(|owner| owner.serving);
     serving.extend(rest);
@@ -133,9 +128,8 @@ mod tests {
     #[test]
     fn a_suspect_owner_is_asked_last_wherever_it_stands() {
         let suspect = Owner { serving: false, ..owner(2) };
-        assert_eq!(lead(&[suspect, owner(3)]), Some(NodeId(3)));
         assert_eq!(hops(1, &[suspect, owner(3)])[0], Hop::Fill(NodeId(3)));
-        assert_eq!(lead(&[suspect]), Some(NodeId(2)), "better than nobody");
+        assert_eq!(hops(1, &[suspect])[0], Hop::Fill(NodeId(2)), "better than nobody");
     }
 
     #[test]

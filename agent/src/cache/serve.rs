@@ -130,7 +130,7 @@ fn kind_of(error: &StoreError) -> ErrorKind {
     match error {
         StoreError::Fenced | StoreError::Closed => ErrorKind::NoSpace,
         StoreError::Busy | StoreError::Deadline { .. } => ErrorKind::Busy,
-        StoreError::Misaligned { .. } => ErrorKind::BadRequest,
+        StoreError::Misaligned { .. } | StoreError::Incomplete => ErrorKind::BadRequest,
         StoreError::Io(_) => ErrorKind::Internal,
     }
 }
