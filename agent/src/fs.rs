@@ -28,6 +28,7 @@ mod handles;
 mod inodes;
 mod known;
 mod listings;
+pub mod names;
 mod numbers;
 mod readahead;
 mod reads;

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod ids;
 pub mod limits;
 pub mod map;
+pub mod names;
 pub mod object;
 pub mod placement;
 pub mod range;
