@@ -102,8 +102,7 @@ struct Run {
 
 #[derive(Clone)]
 enum State {
-    /// So many pages came.
-    Growing(u64),
+    Growing,
     Whole(Arc<Listing>),
     TooLarge,
     Failed(OriginError),
@@ -266,7 +265,7 @@ impl Home {
                 State::Whole(listing) => return Ok(Dated { value: listing.part(after), as_of: run.as_of }),
                 State::TooLarge => return self.page(origin, &at.1, after, deadline).await,
                 State::Failed(error) => return Err(error),
-                State::Growing(_) => {
+                State::Growing => {
                     let part = run.growing.lock().as_ref().and_then(|growing| growing.part(after));
                     if let Some(value) = part {
                         return Ok(Dated { value, as_of: run.as_of });
@@ -292,7 +291,7 @@ impl Home {
         let run = Arc::new(Run {
             as_of: now,
             growing: Mutex::new(Some(Growing::new())),
-            state: watch::Sender::new(State::Growing(0)),
+            state: watch::Sender::new(State::Growing),
         });
         listings.insert(at.clone(), run.clone());
         let (home, at, origin, runs) = (self.0.clone(), at.clone(), origin.clone(), run.clone());
@@ -377,7 +376,7 @@ impl Inner {
             return State::Failed(OriginError::Deadline);
         };
         let mut from = None;
-        for pages in 1.. {
+        loop {
             let page = match origin.list(&at.1, from.as_ref(), limit(), deadline).await {
                 Ok(page) => page,
                 Err(error) => return State::Failed(error),
@@ -396,7 +395,7 @@ impl Inner {
                 }
                 (false, true) => {
                     drop(growing);
-                    run.state.send_replace(State::Growing(pages));
+                    run.state.send_replace(State::Growing);
                 }
                 (false, false) => {
                     let Some(listing) = growing.take() else { break };
@@ -449,12 +448,7 @@ impl Inner {
     }
 
     /// What is told when the origin fails: the old answer, if there is one and the failure allows it.
-    fn stale<T>(
-        &self,
-        error: OriginError,
-        old: Option<Dated<T>>,
-        max_age: Duration,
-    ) -> Result<Dated<T>, ErrorKind> {
+    fn stale<T>(&self, error: OriginError, old: Option<Dated<T>>, max_age: Duration) -> Result<Dated<T>, ErrorKind> {
         let allowed = match error {
             OriginError::Unreachable(_) | OriginError::Throttled | OriginError::Deadline => !max_age.is_zero(),
             OriginError::AccessDenied | OriginError::BadCredentials | OriginError::NoSuchBucket => false,

@@ -49,10 +49,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl Names for Service {
-    async fn lookup(
-        &self,
-        request: Request<message::LookupRequest>,
-    ) -> Result<Response<message::LookupReply>, Status> {
+    async fn lookup(&self, request: Request<message::LookupRequest>) -> Result<Response<message::LookupReply>, Status> {
         let asked = request.into_inner();
         let (volume, dir) = place(&asked.volume, &asked.dir)?;
         let name = EntryName::parse(&asked.name).map_err(|_| Status::invalid_argument("name"))?;
@@ -221,9 +218,8 @@ mod tests {
             assert_eq!(parse(there), Some((name.clone(), looked)));
         }
         assert_eq!(entry(&name, &Looked::Absent), None);
-        let file = |size, version: &str| {
-            Some(What::File(message::File { size, version: version.to_owned(), mtime_ms: 0 }))
-        };
+        let file =
+            |size, version: &str| Some(What::File(message::File { size, version: version.to_owned(), mtime_ms: 0 }));
         for (name, what) in [
             ("", Some(What::Directory(message::Directory {}))),
             ("..", Some(What::Directory(message::Directory {}))),
