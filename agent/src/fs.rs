@@ -8,6 +8,7 @@
 use std::any::Any;
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use crate::runtime::Runtime;
 
 mod backings;
+mod direct;
 mod handles;
 mod inodes;
 mod known;
@@ -34,6 +36,7 @@ mod readahead;
 mod reads;
 
 pub use backings::{Backings, CachedOnly, Mode};
+pub use direct::Direct;
 pub use known::{Looked, Part};
 pub use listings::PartAt;
 pub use numbers::{Numbers, NumbersError};
@@ -165,6 +168,15 @@ pub trait Names: Send + Sync + 'static {
     ) -> Result<Dated<Part>, ErrorKind>;
 }
 
+/// How a handle is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadPattern {
+    /// From one end to the other: what lies beside these bytes is wanted too.
+    Sequential,
+    /// Here and there: only these bytes are wanted.
+    Random,
+}
+
 /// Who brings bytes: the cache.
 #[async_trait]
 pub trait Chunks: Send + Sync + 'static {
@@ -177,6 +189,7 @@ pub trait Chunks: Send + Sync + 'static {
         request: RequestId,
         chunk: &Chunk,
         range: ByteRange,
+        pattern: ReadPattern,
         deadline: Instant,
     ) -> Result<Bytes, ErrorKind>;
 
@@ -226,6 +239,7 @@ pub struct Fs {
     inodes: Inodes,
     known: Known,
     handles: Handles,
+    read_bytes: AtomicU64,
 }
 
 impl Fs {
@@ -236,6 +250,7 @@ impl Fs {
             inodes: Inodes::new(below.numbers.clone()),
             known: Known::new(below.names_max),
             handles: Handles::default(),
+            read_bytes: AtomicU64::new(0),
             volume: ArcSwap::new(volume),
             runtime,
             below,
@@ -335,6 +350,11 @@ impl Fs {
     /// Numbers that are in use, and open handles.
     pub fn counts(&self) -> (usize, usize) {
         (self.inodes.len(), self.handles.len())
+    }
+
+    /// Bytes that readers got, since the tree was made.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
     }
 
     fn place(&self, parent: Ino, name: &OsStr) -> Result<(DirPath, EntryName), FsError> {

@@ -17,6 +17,7 @@ pub mod config;
 pub mod fs;
 pub mod fuse;
 pub mod map;
+pub mod metrics;
 pub mod origin;
 pub mod peer;
 pub mod replica;

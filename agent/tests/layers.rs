@@ -151,7 +151,8 @@ fn a_module_imports_only_what_stands_below_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let known = edges.contains_key(&("fuse".into(), "fs".into())) && edges.contains_key(&("fs".into(), "runtime".into()));
+    let known =
+        edges.contains_key(&("fuse".into(), "fs".into())) && edges.contains_key(&("fs".into(), "runtime".into()));
     assert!(known, "imports that exist weren't found: {edges:?}");
 }
 

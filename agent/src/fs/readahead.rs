@@ -11,7 +11,7 @@ use std::sync::Arc;
 use larder_proto::object::{ChunkIndex, Object};
 use larder_proto::wire::RequestId;
 
-use super::{Chunks, Prefetched};
+use super::{Chunks, Prefetched, ReadPattern};
 
 /// The largest window: 16 chunks of the usual size. Twice what 8 parallel 8 MiB reads of a direct client hold.
 const WINDOW_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -86,6 +86,16 @@ impl Detector {
         Advice { cancel, passed, begin: self.begin() }
     }
 
+    /// How the file is read, as far as is known.
+    pub(super) fn pattern(&self) -> ReadPattern {
+        match self.pattern {
+            Pattern::Sequential { .. } => ReadPattern::Sequential,
+            // A file of one chunk is brought whole.
+            Pattern::Unknown if self.chunks <= 1 => ReadPattern::Sequential,
+            Pattern::Unknown => ReadPattern::Random,
+        }
+    }
+
     /// Takes back what could not be begun: `from` and what follows are asked for again by a later read.
     pub(super) fn not_begun(&mut self, from: u32) {
         if let Pattern::Sequential { begun, .. } = &mut self.pattern {
@@ -145,6 +155,11 @@ impl Ahead {
                 None => return self.detector.not_begun(index),
             }
         }
+    }
+
+    /// How the file is read, as far as is known.
+    pub(super) fn pattern(&self) -> ReadPattern {
+        self.detector.pattern()
     }
 
     /// Gives up what was begun.

@@ -3,6 +3,8 @@
 //! A read may span chunks; they are brought at the same time. Bytes that are in memory are answered on the caller's
 //! thread, as they are. A version that is gone is ESTALE here and is looked up anew by the next open.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use futures::future::try_join_all;
 use larder_proto::error::ErrorKind;
@@ -54,7 +56,9 @@ impl Fs {
         if file.object().chunks() > 1 {
             handle.ahead.lock().read(request, file.object(), range.start(), range.len(), chunks);
         }
-        Ok(pieces(file, range).map(|(chunk, range)| chunks.read_now(&chunk, range)).collect::<Option<_>>().map(Parts))
+        let read: Option<Vec<Bytes>> =
+            pieces(file, range).map(|(chunk, range)| chunks.read_now(&chunk, range)).collect();
+        Ok(read.map(|parts| self.counted(Parts(parts))))
     }
 
     /// Up to `len` bytes at `offset`, fewer only at the end of the file.
@@ -63,14 +67,19 @@ impl Fs {
         let file = file_of(&handle)?;
         let range = ByteRange::at(offset, u64::from(len)).clamp(file.object().size());
         let deadline = self.runtime.clock.now() + self.volume.load().read_deadline;
-        let chunks = &self.below.chunks;
+        let (chunks, pattern) = (&self.below.chunks, handle.ahead.lock().pattern());
         let pieces = pieces(file, range)
-            .map(|(chunk, range)| async move { chunks.read(request, &chunk, range, deadline).await });
+            .map(|(chunk, range)| async move { chunks.read(request, &chunk, range, pattern, deadline).await });
         let read = self.until(deadline, try_join_all(pieces)).await;
         if let Err(FsError::Failed(ErrorKind::Changed | ErrorKind::NotFound)) = read {
             self.version_is_gone(file);
         }
-        read.map(Parts)
+        read.map(|parts| self.counted(Parts(parts)))
+    }
+
+    fn counted(&self, parts: Parts) -> Parts {
+        self.read_bytes.fetch_add(parts.len() as u64, Ordering::Relaxed);
+        parts
     }
 
     /// The next open of this name must not be given the old version again.

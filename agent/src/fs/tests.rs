@@ -101,6 +101,7 @@ impl Chunks for Bytewise {
         _request: RequestId,
         chunk: &Chunk,
         range: ByteRange,
+        _pattern: ReadPattern,
         _deadline: Instant,
     ) -> Result<Bytes, ErrorKind> {
         let fails = *self.fails.lock();

@@ -42,6 +42,18 @@ pub fn is_ours(mount: &Mounted) -> bool {
     mount.kind == KIND
 }
 
+/// Whether there is a FUSE device.
+pub fn has_device() -> bool {
+    Path::new("/dev/fuse").exists()
+}
+
+/// Removes the folder on which something was mounted, if it is empty; nothing is lost when it stays.
+pub fn remove_mount_point(at: &Path) {
+    if let Err(error) = fs::remove_dir(at) {
+        tracing::debug!(at = %at.display(), %error, "a mount's folder stays");
+    }
+}
+
 /// Mounts a new read-only FUSE file system at `at` and returns its connection; the kernel's first request (INIT) is
 /// waiting on it. Needs root and /dev/fuse. The caller unmounts.
 pub fn mount_fuse(at: &Path) -> io::Result<OwnedFd> {

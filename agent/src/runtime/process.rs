@@ -81,16 +81,17 @@ pub fn read_text(file: &Path, max_bytes: u64) -> io::Result<String> {
     }
 }
 
-/// Ends with the first SIGTERM or SIGINT.
-pub async fn asked_to_stop() -> io::Result<()> {
+/// Catches SIGTERM and SIGINT from now on; what is returned ends with the first one.
+pub fn asked_to_stop() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! { biased;
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! { biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 #[cfg(test)]

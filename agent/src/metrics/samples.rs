@@ -1,0 +1,206 @@
+//! Reads every module's counters into samples.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use larder_proto::ids::VolumeId;
+
+use super::Metric as M;
+use super::{Sample, Samples};
+use crate::cache::Cache;
+use crate::fs::Fs;
+use crate::fuse::{Op, Ops};
+use crate::map::MapHolder;
+use crate::origin::Origins;
+use crate::peer;
+use crate::runtime::net::tls::TlsNet;
+use crate::store::{Health, Stores};
+
+/// The trees that are mounted now. Cheap to clone; reading takes no lock.
+#[derive(Clone, Default)]
+pub struct Trees(Arc<ArcSwap<BTreeMap<VolumeId, Arc<Fs>>>>);
+
+impl Trees {
+    /// The trees.
+    pub fn current(&self) -> Arc<BTreeMap<VolumeId, Arc<Fs>>> {
+        self.0.load_full()
+    }
+
+    /// These are mounted from now on.
+    pub fn replace(&self, trees: BTreeMap<VolumeId, Arc<Fs>>) {
+        self.0.store(Arc::new(trees));
+    }
+}
+
+/// Whose counters are read.
+pub struct Sources {
+    /// Reads and flights.
+    pub cache: Cache,
+    /// Disks.
+    pub stores: Stores,
+    /// Buckets.
+    pub origins: Origins,
+    /// Other agents.
+    pub peers: peer::Client,
+    /// The map.
+    pub map: MapHolder,
+    /// Connections.
+    pub net: Arc<TlsNet>,
+    /// Operations of mounts.
+    pub ops: Arc<Ops>,
+    /// Mounts.
+    pub trees: Trees,
+}
+
+impl Samples for Sources {
+    fn samples(&self) -> Vec<Sample> {
+        let mut samples = Vec::with_capacity(128);
+        self.cache(&mut samples);
+        self.copies(&mut samples);
+        self.origins(&mut samples);
+        self.peers(&mut samples);
+        self.stores(&mut samples);
+        self.map(&mut samples);
+        self.mounts(&mut samples);
+        samples
+    }
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+impl Sources {
+    fn cache(&self, into: &mut Vec<Sample>) {
+        let counted = self.cache.snapshot();
+        let (held_bytes, budget_bytes) = self.cache.memory();
+        into.extend([
+            Sample::new(M::Reads, &["memory"], counted.hits_memory),
+            Sample::new(M::Reads, &["local"], counted.hits_store),
+            Sample::new(M::Reads, &["peer"], counted.hits_peer),
+            Sample::new(M::Reads, &["origin"], counted.hits_origin),
+            Sample::new(M::ReadsFailed, &[], counted.failed),
+            Sample::new(M::Bytes, &["local"], counted.bytes_store),
+            Sample::new(M::Bytes, &["peer"], counted.bytes_peer),
+            Sample::new(M::Bytes, &["origin"], counted.bytes_origin),
+            Sample::new(M::Bytes, &["to_peers"], counted.bytes_served),
+            Sample::new(M::Followers, &[], counted.followers),
+            Sample::new(M::Fills, &[], counted.fills),
+            Sample::new(M::Filled, &[], counted.filled),
+            Sample::new(M::Flights, &[], self.cache.flights().len() as u64),
+            Sample::new(M::FlightBytes, &[], held_bytes),
+            Sample::new(M::FlightBytesMax, &[], budget_bytes),
+            Sample::new(M::Corrupt, &[], counted.corrupt),
+            Sample::new(M::Abandoned, &[], counted.abandoned),
+            Sample::new(M::Bypassed, &[], counted.bypassed),
+            Sample::new(M::Prefetch, &["begun"], counted.prefetched),
+            Sample::new(M::Prefetch, &["refused"], counted.prefetch_refused),
+            Sample::new(M::Prefetch, &["wasted"], counted.prefetch_wasted),
+        ]);
+    }
+
+    fn copies(&self, into: &mut Vec<Sample>) {
+        let (counted, copies) = (self.cache.snapshot(), self.cache.replicator().snapshot());
+        into.extend([
+            Sample::new(M::Copies, &["pushed"], copies.copies_pushed),
+            Sample::new(M::Copies, &["failed"], copies.copies_failed),
+            Sample::new(M::Copies, &["overflowed"], copies.copies_overflowed),
+            Sample::new(M::Copies, &["lost"], copies.copies_lost),
+            Sample::new(M::Copies, &["taken"], counted.copies_taken),
+            Sample::new(M::Copies, &["refused"], counted.copies_refused),
+            Sample::new(M::CopiesPending, &[], copies.copies_pending + copies.copies_short),
+        ]);
+    }
+
+    fn origins(&self, into: &mut Vec<Sample>) {
+        for (id, origin) in self.origins.all() {
+            let Some(volume) = self.origins.volume(id) else { continue };
+            let (namespace, name, counted) = (&*volume.namespace, &*volume.name, origin.snapshot());
+            into.extend([
+                Sample::new(M::OriginRequests, &[namespace, name, "get"], counted.gets),
+                Sample::new(M::OriginRequests, &[namespace, name, "head"], counted.heads),
+                Sample::new(M::OriginRequests, &[namespace, name, "list"], counted.lists),
+                Sample::new(M::OriginBytes, &[namespace, name], counted.bytes),
+                Sample::new(M::OriginRetries, &[namespace, name], counted.retries),
+            ]);
+            into.extend(
+                counted
+                    .errors
+                    .iter()
+                    .map(|(kind, count)| Sample::new(M::OriginErrors, &[namespace, name, kind.as_str()], *count)),
+            );
+            into.extend(
+                counted
+                    .left_out
+                    .iter()
+                    .map(|(odd, count)| Sample::new(M::OddKeys, &[namespace, name, odd.as_str()], *count)),
+            );
+        }
+    }
+
+    fn peers(&self, into: &mut Vec<Sample>) {
+        let (counted, shaken) = (self.peers.counts(), self.net.counts());
+        into.extend([
+            Sample::new(M::PeerRequests, &[], get(&counted.requests)),
+            Sample::new(M::PeerFailures, &[], get(&counted.failures)),
+            Sample::new(M::PeerBytes, &[], get(&counted.bytes)),
+            Sample::new(M::PeerConnections, &[], self.peers.open_connections() as u64),
+            Sample::new(M::Handshakes, &["accepted"], get(&shaken.accepted)),
+            Sample::new(M::Handshakes, &["refused_identity"], get(&shaken.refused_identity)),
+            Sample::new(M::Handshakes, &["failed"], get(&shaken.failed)),
+            Sample::new(M::Handshakes, &["timed_out"], get(&shaken.timed_out)),
+            Sample::new(M::Handshakes, &["too_early"], get(&shaken.too_early)),
+        ]);
+    }
+
+    fn stores(&self, into: &mut Vec<Sample>) {
+        for store in self.stores.status() {
+            let healthy = match store.health {
+                Health::Healthy => 1,
+                Health::Failing => 0,
+            };
+            into.extend([
+                Sample::new(M::StoreCapacity, &[&store.name], store.capacity_bytes),
+                Sample::new(M::StoreUsed, &[&store.name], store.used_bytes),
+                Sample::new(M::StoreChunks, &[&store.name], store.chunks),
+                Sample::new(M::StoreHealthy, &[&store.name], healthy),
+            ]);
+        }
+    }
+
+    fn map(&self, into: &mut Vec<Sample>) {
+        let counted = self.map.counts();
+        into.extend([
+            Sample::new(M::MapEpoch, &[], self.map.epoch().0),
+            Sample::new(M::Maps, &["adopted"], counted.adopted),
+            Sample::new(M::Maps, &["older"], counted.older),
+            Sample::new(M::Maps, &["forged"], counted.forged),
+            Sample::new(M::Maps, &["foreign"], counted.foreign),
+            Sample::new(M::Maps, &["malformed"], counted.malformed),
+            Sample::new(M::Maps, &["not_stored"], counted.not_stored),
+        ]);
+    }
+
+    fn mounts(&self, into: &mut Vec<Sample>) {
+        for tree in self.trees.current().values() {
+            let (volume, (inodes, handles)) = (tree.volume(), tree.counts());
+            let labels = [&*volume.namespace, &*volume.name];
+            into.extend([
+                Sample::new(M::Mounted, &labels, 1),
+                Sample::new(M::Inodes, &labels, inodes as u64),
+                Sample::new(M::Handles, &labels, handles as u64),
+            ]);
+        }
+        for op in Op::ALL {
+            let counted = self.ops.of(op);
+            into.extend([
+                Sample::new(M::FuseOps, &[op.as_str(), "at_once"], counted.at_once),
+                Sample::new(M::FuseOps, &[op.as_str(), "waited"], counted.waited),
+                Sample::new(M::FuseOps, &[op.as_str(), "failed"], counted.failed),
+            ]);
+        }
+        into.push(Sample::new(M::FuseReadBytes, &[], self.ops.read_bytes()));
+    }
+}

@@ -1,0 +1,217 @@
+//! One mount per volume, for as long as the volume is in the list.
+//!
+//! Compares what is mounted with what should be, when the list or the map changes and once a second (somebody may have
+//! unmounted one). Nothing is mounted before the first map: reads would all go to the origin. A mount that fails is
+//! tried again, and logged when its error changes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_proto::ids::{Epoch, VolumeId};
+use larder_proto::object::EntryName;
+use larder_proto::volume::Volume;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::StartError;
+use super::below::Bytewise;
+use crate::cache::Cache;
+use crate::fs::{Below, CachedOnly, Fs, Names, Numbers};
+use crate::fuse::{Mount, Ops};
+use crate::metrics::Trees;
+use crate::origin::Volumes;
+use crate::runtime::tasks::Pool;
+use crate::runtime::{Runtime, mounts as system};
+use crate::store::Stores;
+
+/// How often mounts are looked after.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Mount calls that may wait: one task makes them, one at a time.
+const CALLS_MAX: usize = 4;
+
+/// Takes away what an earlier agent of this node left under `folder`; refuses when something else is mounted there.
+pub(super) fn clean(folder: &Path) -> Result<(), StartError> {
+    for mount in system::mounted()?.into_iter().rev() {
+        if mount.at.parent() != Some(folder) {
+            continue;
+        }
+        if !system::is_ours(&mount) {
+            return Err(StartError::ForeignMount { at: mount.at, kind: mount.kind });
+        }
+        tracing::info!(at = %mount.at.display(), "taking away a mount that an earlier agent left");
+        system::unmount(&mount.at)?;
+        system::remove_mount_point(&mount.at);
+    }
+    Ok(())
+}
+
+/// What every tree stands on.
+pub(super) struct Parts {
+    pub(super) names: Arc<dyn Names>,
+    pub(super) cache: Cache,
+    pub(super) stores: Stores,
+    pub(super) numbers: Arc<Numbers>,
+    pub(super) names_max: usize,
+    pub(super) ops: Arc<Ops>,
+}
+
+/// The node's mounts. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Mounts {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runtime: Runtime,
+    folder: PathBuf,
+    parts: Parts,
+    calls: Pool,
+    live: Mutex<BTreeMap<VolumeId, Mount>>,
+    /// The trees of `live`, for those who only look.
+    trees: Trees,
+    failures: Mutex<BTreeMap<VolumeId, String>>,
+}
+
+impl Mounts {
+    pub(super) fn new(runtime: Runtime, folder: PathBuf, parts: Parts) -> Self {
+        let calls = runtime.tasks.pool("mounts", 1, CALLS_MAX);
+        let inner = Inner {
+            runtime,
+            folder,
+            parts,
+            calls,
+            live: Mutex::default(),
+            trees: Trees::default(),
+            failures: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(super) fn trees(&self) -> Trees {
+        self.inner.trees.clone()
+    }
+
+    pub(super) fn start(&self, volumes: watch::Receiver<Volumes>, epoch: watch::Receiver<Epoch>) {
+        self.inner.runtime.tasks.spawn(look_after(self.inner.clone(), volumes, epoch));
+    }
+
+    /// Takes all mounts away.
+    pub(super) async fn stop(&self) {
+        let inner = self.inner.clone();
+        let all = std::mem::take(&mut *inner.live.lock());
+        inner.trees.replace(BTreeMap::new());
+        let unmounted = inner.calls.run(move || all.into_values().for_each(take_away)).await;
+        if let Err(error) = unmounted {
+            tracing::error!(%error, "mounts are left behind; the next start takes them away");
+        }
+    }
+}
+
+async fn look_after(inner: Arc<Inner>, mut volumes: watch::Receiver<Volumes>, mut epoch: watch::Receiver<Epoch>) {
+    loop {
+        let wanted = volumes.borrow_and_update().clone();
+        if *epoch.borrow_and_update() > Epoch(0) {
+            let (changed, handle) = (inner.clone(), tokio::runtime::Handle::current());
+            let settled = inner.calls.run(move || {
+                let _entered = handle.enter();
+                changed.settle(&wanted);
+            });
+            if let Err(error) = settled.await {
+                tracing::error!(%error, "mounts can't be looked after");
+            }
+        }
+        tokio::select! { biased;
+            changed = volumes.changed() => if changed.is_err() { return },
+            changed = epoch.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+impl Inner {
+    /// Makes what is mounted equal to what is wanted. Blocks.
+    fn settle(&self, wanted: &Volumes) {
+        if self.runtime.tasks.stopping().is_cancelled() {
+            return;
+        }
+        let mut live = self.live.lock();
+        let gone: Vec<VolumeId> = live
+            .iter()
+            .filter(|(id, mount)| !wanted.contains_key(id) || !mount.is_alive())
+            .map(|(id, _)| *id)
+            .collect();
+        for mount in gone.iter().filter_map(|id| live.remove(id)) {
+            take_away(mount);
+        }
+        for (id, volume) in wanted.iter() {
+            match live.get(id) {
+                Some(mount) => update(mount, volume),
+                None => match self.mount(volume) {
+                    Ok(mount) => {
+                        tracing::info!(volume = %volume.name, at = %mount.at().display(), "mounted");
+                        self.failures.lock().remove(id);
+                        live.insert(*id, mount);
+                    }
+                    Err(error) => self.tell(volume, &error),
+                },
+            }
+        }
+        self.failures.lock().retain(|id, _| wanted.contains_key(id));
+        self.trees.replace(live.iter().map(|(id, mount)| (*id, mount.fs().clone())).collect());
+    }
+
+    fn mount(&self, volume: &Arc<Volume>) -> io::Result<Mount> {
+        let name = EntryName::parse(&volume.name).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let at = self.folder.join(name.as_str());
+        if let Some(mount) = system::mounted_at(&at)? {
+            let why = format!("{} is mounted at {} already", mount.kind, at.display());
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+        }
+        self.runtime.disk.create_dir_all(&at)?;
+        let below = Below {
+            names: self.parts.names.clone(),
+            chunks: Arc::new(Bytewise { cache: self.parts.cache.clone(), stores: self.parts.stores.clone() }),
+            numbers: self.parts.numbers.clone(),
+            backings: Arc::new(CachedOnly),
+            names_max: self.parts.names_max,
+        };
+        let fs = Arc::new(Fs::new(self.runtime.clone(), volume.clone(), below));
+        Mount::new(&self.runtime, fs, &at, self.parts.ops.clone())
+    }
+
+    fn tell(&self, volume: &Volume, error: &io::Error) {
+        let text = error.to_string();
+        let told = self.failures.lock().insert(volume.id, text.clone());
+        if told.as_ref() != Some(&text) {
+            tracing::error!(volume = %volume.name, namespace = %volume.namespace, %error, "the volume can't be mounted");
+        }
+    }
+}
+
+fn update(mount: &Mount, volume: &Arc<Volume>) {
+    let before = mount.fs().volume();
+    if Arc::ptr_eq(&before, volume) {
+        return;
+    }
+    mount.fs().set_volume(volume.clone());
+    if before.read_ahead_bytes != volume.read_ahead_bytes
+        && let Err(error) = system::set_read_ahead(mount.at(), volume.read_ahead_bytes)
+    {
+        tracing::warn!(volume = %volume.name, %error, "the kernel's read-ahead can't be changed");
+    }
+}
+
+fn take_away(mount: Mount) {
+    let at = mount.at().to_owned();
+    match mount.unmount() {
+        Ok(()) => {
+            system::remove_mount_point(&at);
+            tracing::info!(at = %at.display(), "unmounted");
+        }
+        Err(error) => tracing::error!(at = %at.display(), %error, "the mount can't be taken away"),
+    }
+}

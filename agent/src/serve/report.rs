@@ -1,0 +1,74 @@
+//! What this node tells the authority each second. From memory only.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use larder_proto::control::{NodeReport, StoreHealth, StoreReport, VolumeReport};
+use larder_proto::map::Ports;
+use tokio::sync::watch;
+
+use crate::metrics::Trees;
+use crate::origin::{Origins, Volumes};
+use crate::store::{Health, StoreStatus, Stores};
+
+pub(super) struct Reporter {
+    pub(super) address: IpAddr,
+    pub(super) peer_port: u16,
+    pub(super) admin_port: u16,
+    pub(super) domain: Arc<str>,
+    pub(super) stores: Stores,
+    pub(super) origins: Origins,
+    pub(super) trees: Trees,
+    pub(super) volumes: watch::Receiver<Volumes>,
+}
+
+impl Reporter {
+    /// The report of this moment; the epoch is the sender's to fill in.
+    pub(super) fn report(&self) -> NodeReport {
+        NodeReport {
+            addresses: vec![self.address],
+            ports: Ports { peer: self.peer_port, s3: 0, redis: 0 },
+            admin_port: self.admin_port,
+            domain: self.domain.clone(),
+            stores: self.stores.status().iter().map(store).collect(),
+            volumes: self.volumes(),
+            ..NodeReport::default()
+        }
+    }
+
+    fn volumes(&self) -> Vec<VolumeReport> {
+        let (volumes, usage, trees) = (self.volumes.borrow().clone(), self.stores.usage(), self.trees.current());
+        volumes
+            .keys()
+            .map(|id| {
+                let used = usage.get(id).copied().unwrap_or_default();
+                let origin = self.origins.get(*id).map(|origin| origin.snapshot());
+                let read_bytes = trees.get(id).map_or(0, |tree| tree.read_bytes());
+                // What this node's readers got and this node didn't fetch for them.
+                let fetched_bytes = origin.as_ref().map_or(0, |origin| origin.bytes);
+                VolumeReport {
+                    id: *id,
+                    mounted: trees.contains_key(id),
+                    origin: origin.and_then(|origin| origin.last_error),
+                    cached_bytes: used.bytes,
+                    hit_bytes: read_bytes.saturating_sub(fetched_bytes),
+                    read_bytes,
+                    objects: used.objects,
+                }
+            })
+            .collect()
+    }
+}
+
+fn store(status: &StoreStatus) -> StoreReport {
+    StoreReport {
+        name: status.name.as_str().into(),
+        id: status.id,
+        capacity_bytes: status.capacity_bytes,
+        used_bytes: status.used_bytes,
+        health: match status.health {
+            Health::Healthy => StoreHealth::Ok,
+            Health::Failing => StoreHealth::Fenced,
+        },
+    }
+}
