@@ -25,7 +25,6 @@ use tokio::time::Instant;
 use crate::runtime::Runtime;
 
 mod backings;
-mod direct;
 mod handles;
 mod inodes;
 mod known;
@@ -36,7 +35,6 @@ mod readahead;
 mod reads;
 
 pub use backings::{Backings, CachedOnly, Mode};
-pub use direct::Direct;
 pub use known::{Looked, Part};
 pub use listings::PartAt;
 pub use numbers::{Numbers, NumbersError};

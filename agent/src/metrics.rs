@@ -104,6 +104,8 @@ metrics! {
     StoreCapacity Gauge "store_capacity_bytes" ["store"];
     /// Bytes that a store holds
     StoreUsed Gauge "store_used_bytes" ["store"];
+    /// Bytes that left a store to make room
+    StoreEvicted Counter "store_evicted_bytes" ["store"];
     /// Chunks in a store
     StoreChunks Gauge "store_chunks" ["store"];
     /// Whether a store takes writes (1) or failed a sync (0)
@@ -113,6 +115,16 @@ metrics! {
     /// Maps that came, by what became of them
     Maps Counter "maps" ["outcome"];
 
+    /// Answers about names, by who gave them
+    Names Counter "names" ["answer"];
+    /// Names served older than they should be, because the origin can't be asked
+    NamesStale Counter "names_stale" [];
+    /// Names that are both a file and a directory, shown as the directory
+    NamesClash Counter "names_clash" [];
+    /// Directories that this node remembers as their home
+    HomeDirs Gauge "home_dirs" [];
+    /// Memory that remembered directories take
+    HomeBytes Gauge "home_bytes" [];
     /// Whether a volume is mounted here
     Mounted Gauge "mounted" ["namespace", "volume"];
     /// Files and directories that the kernel refers to

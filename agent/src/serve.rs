@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::cache::{self, Cache};
 use crate::config::{CONFIG_BYTES_MAX, Config, ConfigError};
+use crate::fs::names::Homes;
 use crate::fs::{Numbers, NumbersError};
 use crate::fuse::Ops;
 use crate::map::{AuthorityClient, AuthorityOptions, Hooks, MapHolder, NodeIdentity};
@@ -45,7 +46,7 @@ const TRUST_BYTES_MAX: u64 = 256 * 1024;
 const STORE_BUFFERS_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What a known name takes in memory: itself, its version, and its place in the tables.
-const NAME_BYTES: u64 = 256;
+const NAME_BYTES: usize = 256;
 
 /// How long closing may take; after it the stores are marked unclean and verified at the next start.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
@@ -233,31 +234,34 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
     let stores = open_stores(&runtime, &config).await?;
     let (volumes_in, volumes) = watch::channel(crate::origin::Volumes::default());
     let members = Arc::new(Members(map.clone()));
-    let peers = peer::Client::new(runtime.clone(), members.clone());
+    let peers = peer::Client::new(runtime.clone(), members);
     let origins = Origins::new(runtime.clone(), volumes.clone(), Arc::new(RealOrigins::new(&runtime)?));
-    let replicator = Replicator::new(runtime.clone(), stores.clone(), peers.clone(), members.clone(), volumes.clone());
+    let replicator =
+        Replicator::new(runtime.clone(), stores.clone(), peers.clone(), Arc::new(map.clone()), volumes.clone());
     let memory_bytes = config.memory_bytes.unwrap_or_else(process::memory_budget_bytes);
     let cache_bytes = (memory_bytes / 4).min(cache::BUDGET_BYTES);
     let cache = Cache::new(runtime.clone(), stores.clone(), peers.clone(), origins.clone(), replicator, cache_bytes);
-    let server =
-        peer::Server::new(runtime.clone(), members.clone(), Arc::new(cache.clone()), peer::ControlRoutes::new());
+    let names_bytes = usize::try_from(memory_bytes / 8).unwrap_or(usize::MAX);
+    let names = Homes::new(runtime.clone(), map.clone(), peers.clone(), origins.clone(), names_bytes);
+    let routes = names.routes(peer::ControlRoutes::new());
+    let server = peer::Server::new(runtime.clone(), peers.clone(), Arc::new(cache.clone()), routes);
     runtime.tasks.spawn(server.clone().serve(listener));
-    let names_max = usize::try_from(memory_bytes / 4 / NAME_BYTES).unwrap_or(usize::MAX);
     let ops = Arc::new(Ops::default());
     let mounts = Mounts::new(
         runtime.clone(),
         config.mounts.clone(),
         mounts::Parts {
-            names: Arc::new(crate::fs::Direct::new(runtime.clone(), origins.clone())),
+            names: Arc::new(names.clone()),
             cache: cache.clone(),
             stores: stores.clone(),
             numbers,
-            names_max,
+            names_max: names_bytes / NAME_BYTES,
             ops: ops.clone(),
         },
     );
     let sources = metrics::Sources {
         cache: cache.clone(),
+        names,
         stores: stores.clone(),
         origins: origins.clone(),
         peers: peers.clone(),

@@ -11,6 +11,7 @@ use super::Metric as M;
 use super::{Sample, Samples};
 use crate::cache::Cache;
 use crate::fs::Fs;
+use crate::fs::names::Homes;
 use crate::fuse::{Op, Ops};
 use crate::map::MapHolder;
 use crate::origin::Origins;
@@ -38,6 +39,8 @@ impl Trees {
 pub struct Sources {
     /// Reads and flights.
     pub cache: Cache,
+    /// Names.
+    pub names: Homes,
     /// Disks.
     pub stores: Stores,
     /// Buckets.
@@ -63,6 +66,7 @@ impl Samples for Sources {
         self.peers(&mut samples);
         self.stores(&mut samples);
         self.map(&mut samples);
+        self.names(&mut samples);
         self.mounts(&mut samples);
         samples
     }
@@ -156,7 +160,8 @@ impl Sources {
     }
 
     fn stores(&self, into: &mut Vec<Sample>) {
-        for store in self.stores.status() {
+        for debug in self.stores.debug() {
+            let store = &debug.status;
             let healthy = match store.health {
                 Health::Healthy => 1,
                 Health::Failing => 0,
@@ -164,6 +169,7 @@ impl Sources {
             into.extend([
                 Sample::new(M::StoreCapacity, &[&store.name], store.capacity_bytes),
                 Sample::new(M::StoreUsed, &[&store.name], store.used_bytes),
+                Sample::new(M::StoreEvicted, &[&store.name], debug.counters.evicted_bytes),
                 Sample::new(M::StoreChunks, &[&store.name], store.chunks),
                 Sample::new(M::StoreHealthy, &[&store.name], healthy),
             ]);
@@ -180,6 +186,22 @@ impl Sources {
             Sample::new(M::Maps, &["foreign"], counted.foreign),
             Sample::new(M::Maps, &["malformed"], counted.malformed),
             Sample::new(M::Maps, &["not_stored"], counted.not_stored),
+        ]);
+    }
+
+    fn names(&self, into: &mut Vec<Sample>) {
+        let counted = self.names.counts();
+        into.extend([
+            Sample::new(M::Names, &["remembered"], counted.home.remembered),
+            Sample::new(M::Names, &["origin"], counted.home.asked),
+            Sample::new(M::Names, &["listed"], counted.home.listings),
+            Sample::new(M::Names, &["home"], counted.remote),
+            Sample::new(M::Names, &["next_owner"], counted.next_owner),
+            Sample::new(M::Names, &["by_itself"], counted.by_itself),
+            Sample::new(M::NamesStale, &[], counted.home.stale),
+            Sample::new(M::NamesClash, &[], counted.home.clashes),
+            Sample::new(M::HomeDirs, &[], counted.home.dirs),
+            Sample::new(M::HomeBytes, &[], counted.home.bytes),
         ]);
     }
 

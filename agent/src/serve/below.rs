@@ -1,13 +1,11 @@
 //! How the parts see each other: the map as peers' membership, the cache as what a tree reads from.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName};
-use larder_proto::map::ClusterMap;
 use larder_proto::object::Chunk;
 use larder_proto::range::ByteRange;
 use larder_proto::wire::RequestId;
@@ -15,13 +13,14 @@ use tokio::time::Instant;
 
 use crate::cache::{self, Cache};
 use crate::fs::{Chunks, Prefetched, ReadPattern, Space};
-use crate::map::MapHolder;
+use crate::map::{Adoption, MapHolder};
+use crate::peer;
 use crate::store::Stores;
-use crate::{peer, replica};
 
 /// Peers are who the map says.
 pub(super) struct Members(pub(super) MapHolder);
 
+#[async_trait]
 impl peer::Members for Members {
     fn cluster(&self) -> ClusterId {
         self.0.cluster()
@@ -35,8 +34,8 @@ impl peer::Members for Members {
         self.0.locate(node)
     }
 
-    fn is_member(&self, name: &NodeName) -> bool {
-        self.0.is_member(name)
+    fn id_of(&self, name: &NodeName) -> Option<NodeId> {
+        self.0.current()?.node_named(name).map(|node| node.id)
     }
 
     fn newer_epoch_at(&self, _peer: &NodeName, epoch: Epoch) {
@@ -46,15 +45,16 @@ impl peer::Members for Members {
     fn signed_map(&self) -> Option<Bytes> {
         self.0.signed()
     }
-}
 
-impl replica::Maps for Members {
-    fn current(&self) -> Option<Arc<ClusterMap>> {
-        self.0.current()
-    }
-
-    fn this_node(&self) -> &NodeName {
-        self.0.self_name()
+    async fn adopt(&self, signed_map: Bytes) -> bool {
+        match self.0.adopt_bytes(signed_map).await {
+            Ok(Adoption::Adopted(_)) => true,
+            Ok(Adoption::Older) => false,
+            Err(error) => {
+                tracing::warn!(%error, "a map that a peer passed on isn't used");
+                false
+            }
+        }
     }
 }
 
