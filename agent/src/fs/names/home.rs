@@ -1,7 +1,7 @@
 //! A directory's home: answers from what it remembers, else asks the origin, once for everybody who asks together.
 //!
 //! A lookup without a listing is HEAD of the key and LIST of `key/` in parallel; what was known and has expired is rechecked
-//! by the one request that can confirm it. A listing is started by readdir or by many lookups, runs by itself, and readers
+//! by the one request that can confirm it (a directory put beside a file that stays is seen by the next listing). A listing is started by readdir or by many lookups, runs by itself, and readers
 //! follow it as it grows; above [`LISTED_NAMES_MAX`] names, or half of the memory, it is paged from the origin and never held.
 //! When the origin can't be reached, what is remembered is served as old as it is (and counted), unless the asker wants
 //! it as of now; a refusal (401, 403) is never papered over.
@@ -148,7 +148,7 @@ impl Home {
             let mut shelf = home.shelf.lock();
             shelf.is_busy(&at, now) && shelf.large(&at).is_none_or(|since| now - since >= LARGE_FOR)
         };
-        if busy {
+        if busy && !home.listings.lock().contains_key(&at) {
             self.start(&at, &origin);
         }
         let flight = self.flight(&at, name, &origin, old.clone(), max_age, now)?;
@@ -284,9 +284,6 @@ impl Home {
     fn start(&self, at: &DirKey, origin: &Arc<VolumeOrigin>) -> Arc<Run> {
         let now = self.0.runtime.clock.now();
         let mut listings = self.0.listings.lock();
-        if let Some(run) = listings.get(at).filter(|run| run.as_of == now) {
-            return run.clone();
-        }
         count(&self.0.counters.listings);
         let run = Arc::new(Run {
             as_of: now,
@@ -472,8 +469,9 @@ async fn follow(mut flight: watch::Receiver<Option<Answer>>, deadline: Instant) 
     }
 }
 
+/// Nothing is as of now but what is asked for now.
 fn is_fresh(as_of: Instant, max_age: Duration, now: Instant) -> bool {
-    now.saturating_duration_since(as_of) <= max_age
+    now.saturating_duration_since(as_of) < max_age
 }
 
 fn limit() -> u16 {
