@@ -1,0 +1,45 @@
+# Larder. Two commands matter: `make demo` shows it, `make test` proves it. Both install what they miss.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# A directory to demonstrate with; the Rust toolchain's own libraries by default: real files, large and small.
+DIR ?= $(shell rustc --print sysroot)/lib
+
+.PHONY: help
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: ## installs the system packages that are missing, and says which
+	@tests/install
+
+.PHONY: demo
+demo: install ## three agents, one bucket, one mount: cold, warm, remote, after a node's death
+	cargo build --locked --profile demo --bin larder --bin larder-agent --bin demo
+	@"$$(tests/target-dir)/demo/demo" "$(DIR)"
+
+.PHONY: test
+test: install lint ## everything that CI runs
+	tests/clients/install
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace
+
+.PHONY: lint
+lint: ## formatting and lints, warnings refused
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: charts
+charts: ## writes the generated YAML into charts/
+	cargo run --locked --quiet -p larder-crds --example generate
+
+.PHONY: deny
+deny: ## advisories, licences and duplicates of the dependencies (installs cargo-deny)
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check
+
+.PHONY: clean
+clean: ## removes what was built
+	cargo clean

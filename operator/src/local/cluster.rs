@@ -1,0 +1,304 @@
+//! A running local cluster: its authority, its agents, and what they say as Kubernetes objects.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use larder_crds::{CacheCluster, CacheNode, CacheNodeSpec, Condition, Kind, ObjectMeta, Time};
+use larder_proto::ids::{ClusterId, NodeName};
+use larder_proto::volume::Volume;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::commands::Refusal;
+use super::folder::Folder;
+use super::nodes::{Common, Nodes, write_private};
+use super::plan::{self, NodePlan};
+use crate::authority::{Authority, AuthorityOptions, Ca, NodeTokens, Shape};
+use crate::manifest::{Desired, DesiredVolume, Mistake, ObjectName, Placed};
+use crate::status::{self, NodeView, View};
+
+/// A node that has not reported for this long is silent; reports come each second.
+const SILENT_MS: u64 = 3_000;
+
+/// What runs.
+pub struct Cluster {
+    folder: Folder,
+    desired: Desired,
+    plans: Vec<NodePlan>,
+    authority: Authority,
+    tokens: Arc<NodeTokens>,
+    volumes: watch::Sender<Vec<Volume>>,
+    nodes: Nodes,
+    created: Time,
+    generations: BTreeMap<String, i64>,
+    /// The conditions written last, by kind and name: they keep their transition times.
+    conditions: BTreeMap<String, Vec<Condition>>,
+}
+
+impl Cluster {
+    /// Starts the authority, then an agent per node, and waits until each serves. What was started is stopped again
+    /// when one of them doesn't.
+    pub async fn start(folder: Folder, desired: Desired, count: u32, program: PathBuf) -> Result<Self, Refusal> {
+        let plans = plan_nodes(&desired, count, &folder)?;
+        let tokens = Arc::new(NodeTokens::new());
+        let (volumes, told) = watch::channel(told_volumes(&desired));
+        let authority = start_authority(&folder, &desired, tokens.clone(), told).await?;
+        let spec = &desired.cluster.object;
+        let common = Common {
+            cluster: ClusterId::of(&spec.cache_id()),
+            cache_id: spec.cache_id(),
+            authority: authority.address(),
+            watermarks: spec.spec.watermarks.clone(),
+            program,
+        };
+        let mut cluster = Self {
+            nodes: Nodes::new(folder.clone(), common),
+            folder,
+            desired,
+            plans,
+            authority,
+            tokens,
+            volumes,
+            created: now(),
+            generations: BTreeMap::new(),
+            conditions: BTreeMap::new(),
+        };
+        if let Err(refusal) = cluster.start_nodes().await {
+            cluster.stop().await;
+            return Err(refusal);
+        }
+        Ok(cluster)
+    }
+
+    async fn start_nodes(&mut self) -> Result<usize, Refusal> {
+        let tokens = &self.tokens;
+        let new_token = |name: &NodeName| {
+            let token = NodeTokens::random();
+            tokens.set(name.clone(), token.clone());
+            token
+        };
+        self.nodes.start(&self.plans, new_token).await
+    }
+
+    /// Makes it so: new, changed and removed volumes, more nodes, and agents that have ended start again.
+    pub async fn apply(&mut self, desired: Desired, count: u32) -> Result<String, Refusal> {
+        self.check_update(&desired, count)?;
+        let plans = plan_nodes(&desired, count, &self.folder)?;
+        let (before, after) = (self.plans.len(), plans.len());
+        for (key, changed) in self.changes(&desired) {
+            if changed {
+                *self.generations.entry(key).or_insert(1) += 1;
+            }
+        }
+        let volumes = (self.desired.volumes.len(), desired.volumes.len());
+        self.volumes.send_replace(told_volumes(&desired));
+        (self.desired, self.plans) = (desired, plans);
+        let started = self.start_nodes().await?;
+        Ok(format!(
+            "applied: {before} -> {after} nodes ({started} agents started), {} -> {} volumes",
+            volumes.0, volumes.1
+        ))
+    }
+
+    /// Whether each object that stays has another spec now.
+    fn changes(&self, desired: &Desired) -> Vec<(String, bool)> {
+        let mut changes =
+            vec![(key(Kind::CacheCluster, &desired.name), self.desired.cluster.value != desired.cluster.value)];
+        for new in &desired.volumes {
+            if let Some(old) = self.desired.volumes.iter().find(|old| old.name == new.name) {
+                changes.push((key(Kind::CacheVolume, &new.name), old.placed.object.spec != new.placed.object.spec));
+            }
+        }
+        changes
+    }
+
+    /// What can't change while the cluster runs: what the API server would refuse, and what this version can't do.
+    fn check_update(&self, desired: &Desired, count: u32) -> Result<(), Refusal> {
+        let old = &self.desired;
+        if old.name != desired.name {
+            let message = format!("CacheCluster {} runs in this --dir: use another for {}", old.name, desired.name);
+            return Err(refuse(&desired.cluster, "metadata.name", message));
+        }
+        let immutable = larder_crds::check(Kind::CacheCluster, &desired.cluster.value, Some(&old.cluster.value));
+        let mut mistakes: Vec<Mistake> = mistakes(&desired.cluster, immutable);
+        if desired.cluster.object.spec != old.cluster.object.spec && mistakes.is_empty() {
+            let message = "local mode can't change a running cluster's spec: larder down, then up";
+            mistakes.push(desired.cluster.mistake("spec", message));
+        }
+        for new in &desired.volumes {
+            if let Some(old) = old.volumes.iter().find(|old| old.name == new.name) {
+                let immutable = larder_crds::check(Kind::CacheVolume, &new.placed.value, Some(&old.placed.value));
+                mistakes.extend(self::mistakes(&new.placed, immutable));
+            }
+        }
+        if !mistakes.is_empty() {
+            return Err(Refusal { lines: mistakes.iter().map(Mistake::to_string).collect() });
+        }
+        if (count as usize) < self.plans.len() {
+            let line = format!(
+                "--nodes {count}: {} nodes run, and they can't be drained yet: larder down, then up",
+                self.plans.len()
+            );
+            return Err(Refusal::new(line));
+        }
+        Ok(())
+    }
+
+    /// Stops the agents, then the authority.
+    pub async fn stop(&mut self) {
+        self.nodes.stop().await;
+        self.authority.stop().await;
+    }
+
+    /// What to tell the user now.
+    pub fn greeting(&self) -> String {
+        let mut lines = vec![format!("CacheCluster {} is up: {} nodes", self.desired.name, self.plans.len())];
+        for plan in &self.plans {
+            let name = plan.name.as_str();
+            let admin = self.nodes.ready(&plan.name).map_or(0, |ready| ready.admin_port);
+            let mounts = self.folder.node(name).mounts();
+            lines.push(format!(
+                "  {name} (zone {}): mounts in {}, http://127.0.0.1:{admin}/metrics",
+                plan.domain,
+                mounts.display()
+            ));
+        }
+        lines.push(format!("look around: larder status --dir {}; stop: Ctrl-C", self.folder.root().display()));
+        lines.join("\n")
+    }
+
+    /// The map, readable; null until there is one.
+    pub fn map_json(&self) -> Value {
+        self.authority.map().map_or(Value::Null, |map| super::map_json::render(&map))
+    }
+
+    /// Everything, as Kubernetes objects with their status of now.
+    pub fn objects(&mut self) -> Vec<Value> {
+        let map = self.authority.map();
+        let running = self.nodes.running();
+        let reported = self.authority.nodes();
+        let volumes = self.authority.volumes();
+        let node = |plan: &NodePlan| {
+            let reported = reported.iter().find(|node| node.name == plan.name).cloned();
+            let is_heard = reported.as_ref().and_then(|node| node.silent_ms).is_some_and(|silent| silent < SILENT_MS);
+            let is_live = is_heard && running.contains(&plan.name);
+            NodeView { name: plan.name.clone(), reported, is_live, since: self.created.clone() }
+        };
+        let nodes: Vec<NodeView> = self.plans.iter().map(node).collect();
+        let now = now();
+        let view = View { map: map.as_deref(), nodes: &nodes, volumes: &volumes, now: &now };
+        let mut objects = vec![self.cluster_object(view)];
+        objects.extend(nodes.iter().map(|node| self.node_object(node)));
+        let volumes: Vec<Value> = self.desired.volumes.iter().map(|volume| self.volume_object(volume, view)).collect();
+        objects.extend(volumes);
+        for object in &objects {
+            self.remember(object);
+        }
+        objects
+    }
+
+    fn remember(&mut self, object: &Value) {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let key = format!("{} {}/{}", text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
+        let conditions = object.pointer("/status/conditions").cloned().unwrap_or_default();
+        self.conditions.insert(key, serde_json::from_value(conditions).unwrap_or_default());
+    }
+
+    fn earlier(&self, kind: Kind, name: &ObjectName) -> &[Condition] {
+        self.conditions.get(&key(kind, name)).map_or(&[], Vec::as_slice)
+    }
+
+    fn metadata(&self, kind: Kind, name: &ObjectName, written: &ObjectMeta) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(name.name.clone()),
+            namespace: Some(name.namespace.clone()),
+            generation: Some(self.generations.get(&key(kind, name)).copied().unwrap_or(1)),
+            creation_timestamp: Some(self.created.clone()),
+            ..written.clone()
+        }
+    }
+
+    fn cluster_object(&self, view: View<'_>) -> Value {
+        let name = &self.desired.name;
+        let mut object: CacheCluster = self.desired.cluster.object.clone();
+        object.metadata = self.metadata(Kind::CacheCluster, name, &object.metadata);
+        object.status = Some(status::cluster(&object, self.earlier(Kind::CacheCluster, name), view));
+        json(&object)
+    }
+
+    fn volume_object(&self, volume: &DesiredVolume, view: View<'_>) -> Value {
+        let mut object = volume.placed.object.clone();
+        object.metadata = self.metadata(Kind::CacheVolume, &volume.name, &object.metadata);
+        let earlier = self.earlier(Kind::CacheVolume, &volume.name);
+        object.status = Some(status::volume(&object, volume.volume.id, earlier, view));
+        json(&object)
+    }
+
+    fn node_object(&self, node: &NodeView) -> Value {
+        let cluster = &self.desired.name;
+        let name = ObjectName { namespace: cluster.namespace.clone(), name: format!("{}.{}", cluster.name, node.name) };
+        let spec = CacheNodeSpec { cluster_name: cluster.name.clone(), node_name: node.name.as_str().to_owned() };
+        let mut object = CacheNode::new(&name.name, spec);
+        object.metadata = self.metadata(Kind::CacheNode, &name, &object.metadata);
+        object.status = Some(status::node(node));
+        json(&object)
+    }
+}
+
+/// Goes on from the folder's CA and last map.
+async fn start_authority(
+    folder: &Folder,
+    desired: &Desired,
+    tokens: Arc<NodeTokens>,
+    volumes: watch::Receiver<Vec<Volume>>,
+) -> Result<Authority, Refusal> {
+    let cluster = &desired.cluster.object;
+    let at_least_one = |number: i32| u32::try_from(number).unwrap_or(1).max(1);
+    let options = AuthorityOptions {
+        cluster: ClusterId::of(&cluster.cache_id()),
+        ca: Ca::load_or_create(&folder.authority()).map_err(Refusal::new)?,
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        tokens,
+        shape: Shape { min_nodes: at_least_one(cluster.spec.min_nodes), replicas: at_least_one(cluster.spec.replicas) },
+        state_dir: folder.authority(),
+    };
+    let authority = Authority::start(options, volumes).await.map_err(Refusal::new)?;
+    let trust = folder.trust();
+    write_private(&trust, authority.trust_pem().as_bytes())
+        .map_err(|e| Refusal::new(format!("{}: {e}", trust.display())))?;
+    Ok(authority)
+}
+
+fn told_volumes(desired: &Desired) -> Vec<Volume> {
+    desired.volumes.iter().map(|volume| volume.volume.clone()).collect()
+}
+
+fn plan_nodes(desired: &Desired, count: u32, folder: &Folder) -> Result<Vec<NodePlan>, Refusal> {
+    let disk =
+        plan::disk_bytes(folder.root()).map_err(|e| Refusal::new(format!("{}: {e}", folder.root().display())))?;
+    plan::plan(&desired.cluster.object, count, folder, disk).map_err(|e| refuse(&desired.cluster, &e.field, e.message))
+}
+
+fn refuse<T>(placed: &Placed<T>, field: &str, message: impl Into<String>) -> Refusal {
+    Refusal::new(placed.mistake(field, message))
+}
+
+fn mistakes<T>(placed: &Placed<T>, checked: Result<Value, Vec<larder_crds::Violation>>) -> Vec<Mistake> {
+    let violations = checked.err().unwrap_or_default();
+    violations.into_iter().map(|violation| placed.mistake(&violation.path, violation.message)).collect()
+}
+
+fn key(kind: Kind, name: &ObjectName) -> String {
+    format!("{} {name}", kind.name())
+}
+
+fn now() -> Time {
+    Time(jiff::Timestamp::now())
+}
+
+fn json(object: &impl Serialize) -> Value {
+    serde_json::to_value(object).expect("Kubernetes objects are JSON")
+}

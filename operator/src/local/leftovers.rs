@@ -1,0 +1,142 @@
+//! What an `up` that was killed left behind: mounts without an agent, agents without a parent.
+//!
+//! Decided from /proc alone. A mount is never touched by path look-ups that could wait for a dead agent: only
+//! `umount2` with UMOUNT_NOFOLLOW.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::mount::MntFlags;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::folder::Folder;
+
+/// How long an agent may take to unmount and close its stores.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Mount points at or below `root`, innermost first.
+pub fn mounts_below(root: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mut mounts: Vec<PathBuf> =
+        text.lines().filter_map(mount_point).filter(|mount| mount.starts_with(root)).collect();
+    mounts.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
+    Ok(mounts)
+}
+
+/// The fifth field of a mountinfo line; `\040` and the like are octal escapes (proc(5)).
+fn mount_point(line: &str) -> Option<PathBuf> {
+    let field = line.split(' ').nth(4)?;
+    let mut path = Vec::with_capacity(field.len());
+    let mut bytes = field.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'\\' {
+            path.push(byte);
+            continue;
+        }
+        let digits: Vec<u8> = bytes.by_ref().take(3).collect();
+        path.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 8).ok()?);
+    }
+    String::from_utf8(path).ok().map(PathBuf::from)
+}
+
+/// Unmounts everything below `root`; returns what was unmounted.
+pub fn unmount_below(root: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mounts = mounts_below(root)?;
+    for mount in &mounts {
+        nix::mount::umount2(mount, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+    }
+    Ok(mounts)
+}
+
+/// What was cleaned.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    mounts: usize,
+    agents: usize,
+}
+
+impl Cleaned {
+    /// Whether there was nothing.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl std::fmt::Display for Cleaned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cleaned up what an earlier run left: {} agents stopped, {} mounts removed", self.agents, self.mounts)
+    }
+}
+
+/// Removes what an earlier run left in `folder`. The caller holds the folder's lock.
+pub fn clean(folder: &Folder) -> std::io::Result<Cleaned> {
+    let agents = stop_agents_below(folder.root())?;
+    let mounts = unmount_below(folder.root())?.len();
+    match std::fs::remove_file(folder.socket()) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => Ok(Cleaned { mounts, agents }),
+    }
+}
+
+/// Agents that run with a configuration below `root`.
+pub fn agents_below(root: &Path) -> std::io::Result<Vec<Pid>> {
+    let mut agents = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        // A process may end while we read; then it isn't one of ours to stop.
+        let Ok(command) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+        if is_agent_of(&command, root) {
+            agents.push(Pid::from_raw(pid));
+        }
+    }
+    Ok(agents)
+}
+
+fn is_agent_of(command: &[u8], root: &Path) -> bool {
+    let words: Vec<&str> = command.split(|b| *b == 0).filter_map(|word| std::str::from_utf8(word).ok()).collect();
+    let is_agent = words.first().is_some_and(|program| Path::new(program).ends_with("larder-agent"));
+    is_agent && words.iter().any(|word| Path::new(word).starts_with(root))
+}
+
+/// Asks leftover agents to stop, then kills those that don't. Returns how many there were.
+pub fn stop_agents_below(root: &Path) -> std::io::Result<usize> {
+    let agents = agents_below(root)?;
+    for agent in &agents {
+        // ESRCH: it has just ended.
+        let _ = kill(*agent, Signal::SIGTERM);
+    }
+    let deadline = Instant::now() + STOP_DEADLINE;
+    loop {
+        let left = agents_below(root)?;
+        if left.is_empty() {
+            return Ok(agents.len());
+        }
+        if Instant::now() > deadline {
+            for agent in left {
+                let _ = kill(agent, Signal::SIGKILL);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_unescaped() {
+        let line = r"36 35 98:0 / /var/lib/a\040b/mnt rw,noatime - fuse.larder larder rw";
+        assert_eq!(mount_point(line), Some(PathBuf::from("/var/lib/a b/mnt")));
+        assert_eq!(mount_point("36 35"), None);
+    }
+
+    #[test]
+    fn only_agents_of_this_folder_are_ours() {
+        let root = Path::new("/d");
+        assert!(is_agent_of(b"/usr/bin/larder-agent\0serve\0--config\0/d/n1/agent.yaml\0", root));
+        assert!(!is_agent_of(b"/usr/bin/larder-agent\0serve\0--config\0/e/n1/agent.yaml\0", root));
+        assert!(!is_agent_of(b"/usr/bin/vi\0/d/n1/agent.yaml\0", root));
+    }
+}

@@ -1,0 +1,151 @@
+//! The nodes of a local cluster: each one's folder, configuration and agent.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use larder_crds::Watermarks;
+use larder_proto::ids::{ClusterId, NodeName};
+use serde::Serialize;
+
+use super::commands::Refusal;
+use super::folder::Folder;
+use super::plan::NodePlan;
+use super::processes::{Agent, Ready};
+
+/// Local nodes talk over loopback, each on its own ports.
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// What every agent of the cluster is told.
+pub struct Common {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its cacheId.
+    pub cache_id: String,
+    /// Where the authority listens.
+    pub authority: SocketAddr,
+    /// When stores evict.
+    pub watermarks: Watermarks,
+    /// The agent's program.
+    pub program: PathBuf,
+}
+
+/// The agent's configuration file.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Config<'a> {
+    node: &'a str,
+    cluster: String,
+    cache_id: &'a str,
+    authority: String,
+    trust: PathBuf,
+    token: PathBuf,
+    state: PathBuf,
+    address: IpAddr,
+    domain: &'a str,
+    stores: Vec<Store<'a>>,
+    watermarks: &'a Watermarks,
+    mounts: PathBuf,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Store<'a> {
+    name: &'a str,
+    path: &'a Path,
+    capacity_bytes: u64,
+}
+
+/// The agents that run, by node.
+pub struct Nodes {
+    folder: Folder,
+    common: Common,
+    agents: BTreeMap<NodeName, Running>,
+}
+
+struct Running {
+    agent: Agent,
+    ready: Ready,
+}
+
+impl Nodes {
+    /// No agents yet.
+    pub fn new(folder: Folder, common: Common) -> Self {
+        Self { folder, common, agents: BTreeMap::new() }
+    }
+
+    /// Starts those of `plans` that don't run, all at once, and waits until each serves. Returns how many were started;
+    /// on the first that fails the others go on, and the caller stops them.
+    pub async fn start(&mut self, plans: &[NodePlan], token: impl Fn(&NodeName) -> String) -> Result<usize, Refusal> {
+        self.agents.retain(|_, running| !running.agent.has_ended());
+        let mut starting = Vec::new();
+        for plan in plans.iter().filter(|plan| !self.agents.contains_key(&plan.name)) {
+            let refuse = |e: &dyn std::fmt::Display| Refusal::new(format!("node {}: {e}", plan.name));
+            self.prepare(plan, &token(&plan.name)).map_err(|e| refuse(&e))?;
+            let folder = self.folder.node(plan.name.as_str());
+            starting.push((plan.name.clone(), Agent::start(&self.common.program, folder).map_err(|e| refuse(&e))?));
+        }
+        let started = starting.len();
+        for (name, mut agent) in starting {
+            let ready = agent.ready().await.map_err(|e| Refusal::new(format!("node {name}: {e}")))?;
+            self.agents.insert(name, Running { agent, ready });
+        }
+        Ok(started)
+    }
+
+    /// Writes what the agent reads.
+    fn prepare(&self, plan: &NodePlan, token: &str) -> io::Result<()> {
+        let folder = self.folder.node(plan.name.as_str());
+        for dir in std::iter::once(folder.state()).chain(plan.stores.iter().map(|store| store.path.clone())) {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        }
+        std::fs::create_dir_all(folder.mounts())?;
+        let config = Config {
+            node: plan.name.as_str(),
+            cluster: self.common.cluster.to_string(),
+            cache_id: &self.common.cache_id,
+            authority: self.common.authority.to_string(),
+            trust: self.folder.trust(),
+            token: folder.token(),
+            state: folder.state(),
+            address: ADDRESS,
+            domain: &plan.domain,
+            stores: plan
+                .stores
+                .iter()
+                .map(|store| Store { name: &store.name, path: &store.path, capacity_bytes: store.capacity_bytes })
+                .collect(),
+            watermarks: &self.common.watermarks,
+            mounts: folder.mounts(),
+        };
+        let text = serde_yaml::to_string(&config).map_err(io::Error::other)?;
+        write_private(&folder.config(), text.as_bytes())?;
+        write_private(&folder.token(), token.as_bytes())
+    }
+
+    /// Names of the nodes whose agent runs.
+    pub fn running(&mut self) -> Vec<NodeName> {
+        self.agents.retain(|_, running| !running.agent.has_ended());
+        self.agents.keys().cloned().collect()
+    }
+
+    /// The process and admin port of a node's agent.
+    pub fn ready(&self, name: &NodeName) -> Option<Ready> {
+        self.agents.get(name).map(|running| running.ready)
+    }
+
+    /// Stops every agent, all at once.
+    pub async fn stop(&mut self) {
+        let agents = std::mem::take(&mut self.agents);
+        futures::future::join_all(agents.into_values().map(|running| running.agent.stop())).await;
+    }
+}
+
+/// Writes a file for root alone.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    let mut file = std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}

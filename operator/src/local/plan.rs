@@ -1,0 +1,107 @@
+//! Which nodes and stores a local cluster has. Pure.
+
+use std::path::{Path, PathBuf};
+
+use larder_crds::{CacheCluster, CapacityLimit, StoreSpec};
+use larder_proto::ids::NodeName;
+
+use super::folder::{Folder, NodeFolder};
+
+/// Zones of local nodes, in turn.
+const ZONES: [&str; 3] = ["a", "b", "c"];
+
+/// The label whose values local nodes have; by any other label each node is a domain of its own.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// One node to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePlan {
+    /// `n1`, `n2`, ...
+    pub name: NodeName,
+    /// Its failure domain.
+    pub domain: String,
+    /// Its stores.
+    pub stores: Vec<StorePlan>,
+}
+
+/// One store of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorePlan {
+    /// Its name in the pool.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// How many bytes it may hold.
+    pub capacity_bytes: u64,
+}
+
+/// What can't be planned, and the field that asks for it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct PlanError {
+    /// The field.
+    pub field: String,
+    /// What to do.
+    pub message: String,
+}
+
+/// The nodes of `cluster`, `count` of them, on a disk of `disk_bytes`. A percentage is of the disk divided by `count`;
+/// so is the reserve, since all nodes share the disk.
+pub fn plan(cluster: &CacheCluster, count: u32, folder: &Folder, disk_bytes: u64) -> Result<Vec<NodePlan>, PlanError> {
+    let (position, pool) = (cluster.spec.pools.iter().enumerate())
+        .find(|(_, pool)| !pool.stores.is_empty())
+        .ok_or_else(|| error("spec.pools", "at least one pool must have stores"))?;
+    let share = disk_bytes / u64::from(count.max(1));
+    let mut capacities = Vec::new();
+    for (index, store) in pool.stores.iter().enumerate() {
+        let field = format!("spec.pools[{position}].stores[{index}]");
+        if NodeFolder::TAKEN.contains(&store.name.as_str()) {
+            return Err(error(&format!("{field}.name"), "local mode needs this name for itself: choose another"));
+        }
+        capacities.push(capacity(store, &field, share, count)?);
+    }
+    let node = |number: usize| {
+        let name = format!("n{}", number + 1);
+        let domain = if cluster.spec.failure_domain == ZONE_LABEL { ZONES[number % ZONES.len()] } else { &name };
+        let stores = pool.stores.iter().zip(&capacities).map(|(store, capacity)| StorePlan {
+            name: store.name.clone(),
+            path: folder.node(&name).store(&store.name),
+            capacity_bytes: *capacity,
+        });
+        NodePlan {
+            domain: domain.to_owned(),
+            stores: stores.collect(),
+            name: NodeName::parse(&name).expect("a letter and digits"),
+        }
+    };
+    Ok((0..count as usize).map(node).collect())
+}
+
+fn capacity(store: &StoreSpec, field: &str, share: u64, count: u32) -> Result<u64, PlanError> {
+    let at = |part: &str, message: &str| error(&format!("{field}.{part}"), message);
+    let reserve = store.reserve_bytes().map_err(|e| at("reserve", &e.to_string()))? / u64::from(count.max(1));
+    let usable = share.saturating_sub(reserve);
+    match store.capacity_limit().map_err(|e| at("capacity", &e.to_string()))? {
+        limit @ CapacityLimit::Percent(_) => Ok(limit.bytes_of(share).min(usable)),
+        CapacityLimit::Bytes(bytes) if bytes > usable => {
+            let message = format!(
+                "{} is more than each of the {count} nodes' part of the disk, which is {} after the reserve",
+                larder_crds::format_bytes(bytes),
+                larder_crds::format_bytes(usable),
+            );
+            Err(at("capacity", &message))
+        }
+        CapacityLimit::Bytes(bytes) => Ok(bytes),
+    }
+}
+
+fn error(field: &str, message: &str) -> PlanError {
+    PlanError { field: field.to_owned(), message: message.to_owned() }
+}
+
+/// The space of the file system that will hold `folder`, or its nearest parent that exists.
+pub fn disk_bytes(folder: &Path) -> std::io::Result<u64> {
+    let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let stat = nix::sys::statvfs::statvfs(existing)?;
+    Ok(stat.blocks().saturating_mul(stat.fragment_size()))
+}

@@ -1,0 +1,170 @@
+//! `larder up`: reads, plans, starts, and stays until it is told to stop.
+//!
+//! Nothing is left half-done: whatever fails before the cluster runs stops what was started and removes what was
+//! mounted. When this process dies, the kernel tells its agents to stop; what that leaves, the next `up` cleans.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::cluster::Cluster;
+use super::commands::{self, Refusal};
+use super::folder::Folder;
+use super::socket::{self, Answer, Call, Request};
+use super::{leftovers, lock};
+use crate::manifest::{self, Desired, Mistake};
+
+/// Commands that wait; more are held back by the socket.
+const CALLS_MAX: usize = 16;
+
+/// What the command line says.
+pub struct Options {
+    /// The manifest.
+    pub files: Vec<PathBuf>,
+    /// How many nodes.
+    pub nodes: u32,
+    /// The agent's program; beside this one when absent.
+    pub agent: Option<PathBuf>,
+    /// The cluster's folder.
+    pub dir: PathBuf,
+}
+
+/// `larder up`.
+pub async fn run(options: Options) -> Result<(), Refusal> {
+    let desired = read(&options.files)?;
+    check_machine()?;
+    make_private(&options.dir)?;
+    let folder = commands::folder(&options.dir)?;
+    let _lock = match lock::take(&folder.lock()) {
+        Ok(lock) => lock,
+        Err(lock::LockError::Held { .. }) => return hand_over(&folder, options).await,
+        Err(error) => return Err(Refusal::new(error)),
+    };
+    let cleaned = leftovers::clean(&folder).map_err(|e| Refusal::new(format!("can't clean up: {e}")))?;
+    if !cleaned.is_nothing() {
+        println!("{cleaned}");
+    }
+    let outcome = serve(&folder, desired, options).await;
+    let cleaned = leftovers::clean(&folder).map_err(|e| Refusal::new(format!("can't clean up: {e}")));
+    outcome.and(cleaned.map(drop))
+}
+
+/// Reads the files; all their mistakes come together.
+pub fn read(files: &[PathBuf]) -> Result<Desired, Refusal> {
+    let desired = manifest::read(files).and_then(manifest::resolve);
+    desired.map_err(|mistakes| Refusal { lines: mistakes.iter().map(Mistake::to_string).collect() })
+}
+
+fn check_machine() -> Result<(), Refusal> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Refusal::new("mounting needs root: run larder up with sudo"));
+    }
+    if !Path::new("/dev/fuse").exists() {
+        return Err(Refusal::new("there is no /dev/fuse: load the kernel's fuse module (modprobe fuse)"));
+    }
+    Ok(())
+}
+
+/// Makes the folder, for root alone: it holds keys.
+fn make_private(dir: &Path) -> Result<(), Refusal> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|e| Refusal::new(format!("--dir {}: {e}", dir.display())))
+}
+
+/// Another `up` runs there: it applies the difference.
+async fn hand_over(folder: &Folder, options: Options) -> Result<(), Refusal> {
+    let absolute =
+        |file: &PathBuf| std::path::absolute(file).map_err(|e| Refusal::new(format!("{}: {e}", file.display())));
+    let files = options.files.iter().map(absolute).collect::<Result<_, _>>()?;
+    let done = commands::request(folder, &Request::Apply { files, nodes: options.nodes }).await?;
+    println!("{}", done.as_str().unwrap_or("applied"));
+    Ok(())
+}
+
+/// Ctrl-C, or what a service manager sends.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! { biased;
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+async fn serve(folder: &Folder, desired: Desired, options: Options) -> Result<(), Refusal> {
+    let mut signals = StopSignals::new().map_err(Refusal::new)?;
+    let listener =
+        UnixListener::bind(folder.socket()).map_err(|e| Refusal::new(format!("{}: {e}", folder.socket().display())))?;
+    let (calls, mut called) = mpsc::channel(CALLS_MAX);
+    tokio::spawn(socket::listen(listener, calls));
+    let mut cluster = tokio::select! { biased;
+        () = signals.next() => return Err(Refusal::new("stopped before the cluster was up")),
+        started = Cluster::start(folder.clone(), desired, options.nodes, agent_program(options.agent)?) => started?,
+    };
+    println!("{}", cluster.greeting());
+    loop {
+        let call = tokio::select! { biased;
+            () = signals.next() => break,
+            Some(call) = called.recv() => call,
+        };
+        if answer(&mut cluster, call).await == Next::Stop {
+            break;
+        }
+    }
+    println!("stopping");
+    cluster.stop().await;
+    Ok(())
+}
+
+#[derive(PartialEq, Eq)]
+enum Next {
+    Go,
+    Stop,
+}
+
+async fn answer(cluster: &mut Cluster, call: Call) -> Next {
+    let answer = match call.request {
+        Request::Objects => Answer::Done(Value::Array(cluster.objects())),
+        Request::Map => Answer::Done(cluster.map_json()),
+        Request::Apply { files, nodes } => match apply(cluster, &files, nodes).await {
+            Ok(text) => Answer::Done(Value::String(text)),
+            Err(refusal) => Answer::Refused(refusal.lines),
+        },
+        Request::Down => {
+            cluster.stop().await;
+            // The asker has gone away; the cluster stops all the same.
+            let _ = call.answer.send(Answer::Done(Value::Null));
+            return Next::Stop;
+        }
+    };
+    // The asker has gone away.
+    let _ = call.answer.send(answer);
+    Next::Go
+}
+
+async fn apply(cluster: &mut Cluster, files: &[PathBuf], nodes: u32) -> Result<String, Refusal> {
+    cluster.apply(read(files)?, nodes).await
+}
+
+/// The agent's program: as told, else the one beside this program.
+fn agent_program(told: Option<PathBuf>) -> Result<PathBuf, Refusal> {
+    let beside = || std::env::current_exe().map(|program| program.with_file_name("larder-agent"));
+    let program = told.map_or_else(beside, Ok).map_err(Refusal::new)?;
+    if program.is_file() {
+        return Ok(program);
+    }
+    Err(Refusal::new(format!("no agent at {}: build it, or say where it is with --agent", program.display())))
+}

@@ -1,0 +1,256 @@
+//! What resources say of themselves, computed from what nodes report. Pure: time and earlier conditions are given.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use larder_crds::{
+    CacheCluster, CacheClusterStatus, CacheNodeStatus, CacheVolume, CacheVolumeStatus, ClusterConditionType,
+    ClusterReadyReason, Condition, ConditionStatus, MinNodesMetReason, NodeCounts, OriginReachableReason, Problem,
+    SlotCounts, Time, VolumeConditionType, VolumeReadyReason, condition, format_bytes, format_percent, set_condition,
+};
+use larder_proto::control::{StoreHealth, StoreReport};
+use larder_proto::error::ErrorKind;
+use larder_proto::ids::{NodeId, NodeName, Slot, VolumeId};
+use larder_proto::limits::SLOTS;
+use larder_proto::map::{ClusterMap, NodeState};
+
+use crate::authority::{NodeStatus, VolumeStatus};
+
+/// `problems` shows at most this many (the schema's bound).
+const PROBLEMS_MAX: usize = 10;
+
+/// A node that should be there.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// What it last reported, once it has joined.
+    pub reported: Option<NodeStatus>,
+    /// Whether it reports now.
+    pub is_live: bool,
+    /// Since when it should be there.
+    pub since: Time,
+}
+
+impl NodeView {
+    fn serves(&self) -> bool {
+        self.is_live && self.reported.as_ref().is_some_and(|node| node.state == NodeState::Serving)
+    }
+}
+
+/// Everything statuses are computed from.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The published map.
+    pub map: Option<&'a ClusterMap>,
+    /// The nodes that should be there.
+    pub nodes: &'a [NodeView],
+    /// What they report of the volumes.
+    pub volumes: &'a BTreeMap<VolumeId, VolumeStatus>,
+    /// Now.
+    pub now: &'a Time,
+}
+
+impl View<'_> {
+    fn reported(&self) -> impl Iterator<Item = &NodeStatus> {
+        self.nodes.iter().filter_map(|node| node.reported.as_ref())
+    }
+
+    /// Slots without a live owner, and slots with fewer than `width`.
+    fn slots(&self, width: usize) -> (i32, i32) {
+        let Some(map) = self.map else { return (i32::from(SLOTS), i32::from(SLOTS)) };
+        let live = self.nodes.iter().filter(|node| node.is_live).filter_map(|node| node.reported.as_ref());
+        let live: BTreeSet<NodeId> = live.map(|node| node.id).collect();
+        let alive = |slot: Slot| map.owners(slot).iter().filter(|owner| live.contains(owner)).count();
+        Slot::all()
+            .map(alive)
+            .fold((0, 0), |(lost, short), owners| (lost + i32::from(owners == 0), short + i32::from(owners < width)))
+    }
+}
+
+/// The status of a cluster. `earlier` keeps the conditions' transition times.
+pub fn cluster(cluster: &CacheCluster, earlier: &[Condition], view: View<'_>) -> CacheClusterStatus {
+    let desired = view.nodes.len();
+    let ready = view.nodes.iter().filter(|node| node.serves()).count();
+    let width = usize::try_from(cluster.spec.replicas).unwrap_or(1);
+    let (lost, short) = view.slots(width.min(desired.max(1)));
+    let stores = || view.reported().flat_map(|node| &node.stores);
+    let mut conditions = earlier.to_vec();
+    let generation = cluster.metadata.generation;
+    let min_nodes = usize::try_from(cluster.spec.min_nodes).unwrap_or(1);
+    let set = |conditions: &mut Vec<Condition>, type_, is_true, reason: &dyn std::fmt::Display, message: String| {
+        let status = if is_true { ConditionStatus::True } else { ConditionStatus::False };
+        set_condition(conditions, condition(type_, status, reason, message, generation, view.now.clone()));
+    };
+    let (reason, message) = ready_reason(view, ready, min_nodes, lost);
+    let is_ready = reason == ClusterReadyReason::Serving;
+    set(&mut conditions, ClusterConditionType::Ready, is_ready, &reason, message);
+    let enough = ready >= min_nodes;
+    let reason = if enough { MinNodesMetReason::EnoughNodes } else { MinNodesMetReason::TooFewNodes };
+    let message = format!("{ready} nodes serve, minNodes is {min_nodes}");
+    set(&mut conditions, ClusterConditionType::MinNodesMet, enough, &reason, message);
+    CacheClusterStatus {
+        observed_generation: generation,
+        cache_id: Some(cluster.cache_id()),
+        nodes: Some(NodeCounts { desired: number(desired), ready: number(ready), text: format!("{ready}/{desired}") }),
+        capacity: Some(format_bytes(stores().map(|store| store.capacity_bytes).sum())),
+        used: Some(format_bytes(stores().map(|store| store.used_bytes).sum())),
+        epoch: view.map.and_then(|map| i64::try_from(map.epoch().0).ok()),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        slots: Some(SlotCounts { total: i32::from(SLOTS), short }),
+        problems: problems(view),
+        conditions,
+    }
+}
+
+fn ready_reason(view: View<'_>, ready: usize, min_nodes: usize, lost: i32) -> (ClusterReadyReason, String) {
+    if view.map.is_none() {
+        let joined = view.nodes.iter().filter(|node| node.is_live).count();
+        let message = format!("{joined} of at least {min_nodes} nodes have joined; the first map is published then");
+        return (ClusterReadyReason::WaitingForNodes, message);
+    }
+    if lost > 0 {
+        return (
+            ClusterReadyReason::SlotsLost,
+            format!("{lost} slots have no live owner; their chunks come from the origin"),
+        );
+    }
+    if ready < min_nodes {
+        return (
+            ClusterReadyReason::BelowMinNodes,
+            format!("{ready} nodes serve, minNodes is {min_nodes}; reads go on"),
+        );
+    }
+    (ClusterReadyReason::Serving, format!("{ready} nodes serve"))
+}
+
+fn problems(view: View<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for node in view.nodes {
+        let mut add = |reason: &str, message: String| {
+            let node_name = node.name.as_str().to_owned();
+            problems.push(Problem { node: node_name, reason: reason.to_owned(), message, since: node.since.clone() });
+        };
+        match (&node.reported, node.is_live) {
+            (None, _) => add("NotJoined", "its agent has not joined".into()),
+            (Some(_), false) => add("Silent", "its agent doesn't report".into()),
+            (Some(reported), true) => {
+                for store in reported.stores.iter().filter(|store| store.health != StoreHealth::Ok) {
+                    add("StoreFailed", format!("store {} takes no more writes; its disk failed", store.name));
+                }
+            }
+        }
+    }
+    problems.truncate(PROBLEMS_MAX);
+    problems
+}
+
+/// The status of a node.
+pub fn node(node: &NodeView) -> CacheNodeStatus {
+    let Some(reported) = &node.reported else {
+        return CacheNodeStatus { state: Some(larder_crds::NodeState::Joining), ..CacheNodeStatus::default() };
+    };
+    let state = match reported.state {
+        NodeState::Joining => larder_crds::NodeState::Joining,
+        NodeState::Serving => larder_crds::NodeState::Serving,
+        // The schema has a state when it can come about; nothing drains or is given up yet.
+        NodeState::Suspect | NodeState::Returning | NodeState::Draining | NodeState::Down | NodeState::Gone => {
+            larder_crds::NodeState::Suspect
+        }
+    };
+    CacheNodeStatus {
+        node_id: Some(i64::from(reported.id.0)),
+        state: Some(state),
+        address: reported.addresses.first().map(ToString::to_string),
+        domain: Some(reported.domain.to_string()),
+        stores: reported.stores.iter().map(store).collect(),
+        slots: i32::try_from(reported.share.owned).ok(),
+        hit_ratio: Some(format_percent(reported.hit_bytes, reported.read_bytes)),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        epoch: i64::try_from(reported.epoch.0).ok(),
+        conditions: Vec::new(),
+    }
+}
+
+fn store(store: &StoreReport) -> larder_crds::StoreStatus {
+    larder_crds::StoreStatus {
+        name: store.name.to_string(),
+        id: Some(store.id.to_string()),
+        capacity: Some(format_bytes(store.capacity_bytes)),
+        used: Some(format_bytes(store.used_bytes)),
+        health: Some(match store.health {
+            StoreHealth::Ok | StoreHealth::Slow => larder_crds::StoreHealth::Healthy,
+            StoreHealth::Fenced => larder_crds::StoreHealth::Failed,
+        }),
+    }
+}
+
+/// The status of a volume. `earlier` keeps the conditions' transition times.
+pub fn volume(volume: &CacheVolume, id: VolumeId, earlier: &[Condition], view: View<'_>) -> CacheVolumeStatus {
+    let none = VolumeStatus::default();
+    let reported = view.volumes.get(&id).unwrap_or(&none);
+    let generation = volume.metadata.generation;
+    let mut conditions = earlier.to_vec();
+    let (status, reason, message) = match reported.mounted {
+        0 => (ConditionStatus::False, VolumeReadyReason::TooFewNodes, "no node has mounted it yet".into()),
+        mounted => (ConditionStatus::True, VolumeReadyReason::Serving, format!("mounted on {mounted} nodes")),
+    };
+    set_condition(
+        &mut conditions,
+        condition(VolumeConditionType::Ready, status, reason, message, generation, view.now.clone()),
+    );
+    let (status, reason, message) = origin_reachable(reported.origin);
+    set_condition(
+        &mut conditions,
+        condition(VolumeConditionType::OriginReachable, status, reason, message, generation, view.now.clone()),
+    );
+    CacheVolumeStatus {
+        observed_generation: generation,
+        origin: volume.spec.origin.text(),
+        mounts: Some(format!("{}/{}", reported.mounted, view.nodes.len())),
+        cached: Some(format_bytes(reported.cached_bytes)),
+        hit_ratio: Some(format_percent(reported.hit_bytes, reported.read_bytes)),
+        objects: i64::try_from(reported.objects).ok(),
+        conditions,
+    }
+}
+
+/// What nodes say of the origin; one table from error kinds to reasons.
+fn origin_reachable(kind: Option<ErrorKind>) -> (ConditionStatus, OriginReachableReason, String) {
+    let reason = |kind| match kind {
+        ErrorKind::AccessDenied => Some(OriginReachableReason::AccessDenied),
+        ErrorKind::BadCredentials => Some(OriginReachableReason::BadCredentials),
+        ErrorKind::NoSuchBucket => Some(OriginReachableReason::NoSuchBucket),
+        ErrorKind::OriginUnreachable | ErrorKind::Throttled | ErrorKind::OriginProtocol => {
+            Some(OriginReachableReason::Unreachable)
+        }
+        ErrorKind::Changed
+        | ErrorKind::NotFound
+        | ErrorKind::NotHere
+        | ErrorKind::StaleEpoch
+        | ErrorKind::NoSpace
+        | ErrorKind::UnknownVolume
+        | ErrorKind::Busy
+        | ErrorKind::BadRequest
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::Internal => None,
+    };
+    match kind.and_then(reason) {
+        None => (ConditionStatus::True, OriginReachableReason::Reachable, "the origin answers".into()),
+        Some(reason) => {
+            let message = match reason {
+                OriginReachableReason::BadCredentials => "the origin doesn't know these credentials: mend the Secret",
+                OriginReachableReason::AccessDenied => {
+                    "the origin refuses these credentials: allow them to list and read"
+                }
+                OriginReachableReason::NoSuchBucket => "the bucket or directory does not exist: mend spec.origin",
+                OriginReachableReason::Unreachable => "the origin does not answer: what is cached is served",
+                OriginReachableReason::Reachable => "the origin answers",
+            };
+            (ConditionStatus::False, reason, message.into())
+        }
+    }
+}
+
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
