@@ -402,3 +402,6 @@ fn check_rows(nodes: &[Node], rows: &[Vec<NodeId>], slots: &[u16]) -> Result<(),
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,11 +26,12 @@ pub use facts::{Facts, NodeFact};
 /// 1. a slot's owners are distinct, and as many as `width` asks or nodes there are;
 /// 2. no node is above 1.25 x its weight's share, unless (1) forces it;
 /// 3. owners of a slot lie in distinct failure domains, as far as (2) leaves room and swaps of two slots find it;
-/// 4. every node is within 5 % or one slot of its quota: its share, bent by (1) to (3);
+/// 4. every node is within 5 % or one slot of its quota (its share, bent by (1) to (3)), where (3) lets it;
 /// 5. one node that comes or goes moves at most 1.1 x what its quota asks;
 /// 6. Suspect owners come last, Returning ones don't lead; while all nodes serve, leads are within 10 % or one slot of
 ///    their share where the owners allow it;
-/// 7. a first map has one run of slots per lead; what joins later adds few (at most 8 per node over tens of changes).
+/// 7. a first map has one run of slots per lead; up to eight nodes, joins and suspicions keep at most 8 per node on
+///    average. Larger clusters with a long history can have more: membership itself is in pieces then.
 ///
 /// The same facts twice give no second map.
 pub fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64) -> Option<ClusterMap> {
@@ -56,3 +57,6 @@ fn slot_of(fields: &[&[u8]]) -> Slot {
     }
     Slot::of_hash(hasher.digest())
 }
+
+#[cfg(test)]
+mod tests;

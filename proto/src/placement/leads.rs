@@ -10,6 +10,9 @@ use super::plan::owned;
 use super::quota;
 use crate::map::NodeState;
 
+/// More runs than this per node make CLUSTER SLOTS long: leads are chosen anew.
+const RUNS_PER_MEMBER_MAX: usize = 8;
+
 /// Rounds of evening out; each is one pass over the slots.
 const ROUNDS_MAX: usize = 4_096;
 
@@ -22,13 +25,45 @@ pub(super) fn order(members: &[Member], rows: &mut [Vec<usize>]) {
     }
     if members.iter().all(|member| member.state == NodeState::Serving) {
         even_out(members, rows);
+        if runs(rows) > RUNS_PER_MEMBER_MAX * members.len() {
+            let mut swept = sweep(members, rows);
+            even_out(members, &mut swept);
+            if runs(&swept) < runs(rows) {
+                rows.clone_from_slice(&swept);
+            }
+        }
     }
 }
 
+/// Runs of neighbouring slots with one lead.
+fn runs(rows: &[Vec<usize>]) -> usize {
+    rows.chunk_by(|a, b| a.first() == b.first()).count()
+}
+
+/// Leads chosen anew from one end to the other: whoever leads a slot leads the next, while it may.
+fn sweep(members: &[Member], rows: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    let led = leads_of(rows, members.len());
+    let mut left: Vec<i64> = {
+        let quotas = quota::lead_quotas(members, rows.len(), &owned(rows, members.len()), &led);
+        quotas.into_iter().map(i64::from).collect()
+    };
+    let mut before = None;
+    let mut swept = rows.to_vec();
+    for row in &mut swept {
+        let goes_on = before.filter(|lead| row.contains(lead) && left[*lead] > 0);
+        let neediest = || row.iter().copied().max_by_key(|member| (left[*member], std::cmp::Reverse(*member)));
+        let Some(lead) = goes_on.or_else(neediest) else { continue };
+        let place = row.iter().position(|member| *member == lead).expect("the lead was taken from the row");
+        row[..=place].rotate_right(1);
+        left[lead] -= 1;
+        before = Some(lead);
+    }
+    swept
+}
+
 fn even_out(members: &[Member], rows: &mut [Vec<usize>]) {
-    let able = vec![true; members.len()];
     let mut led = leads_of(rows, members.len());
-    let quotas = quota::lead_quotas(members, &able, &owned(rows, members.len()), &led);
+    let quotas = quota::lead_quotas(members, rows.len(), &owned(rows, members.len()), &led);
     let excess = |led: &[u32], member: usize| i64::from(led[member]) - i64::from(quotas[member]);
     let far = |led: &[u32]| {
         (0..members.len()).any(|member| excess(led, member).abs() > i64::from(quotas[member] / 10).max(1))

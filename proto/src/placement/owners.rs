@@ -24,10 +24,18 @@ const VAIN_SCANS_MAX: usize = 64;
 /// Chains of two moves that are tried, likewise.
 const CHAINS_MAX: usize = 256;
 
+/// Whom a taker may stand beside.
+#[derive(Clone, Copy)]
+enum Beside {
+    OtherDomains,
+    Anybody,
+}
+
 pub(super) struct Table<'a> {
     members: &'a [Member],
     rows: Vec<Vec<usize>>,
     quotas: Vec<u32>,
+    bounds: Vec<u32>,
     counts: Vec<u32>,
     width: usize,
 }
@@ -35,11 +43,17 @@ pub(super) struct Table<'a> {
 impl<'a> Table<'a> {
     pub(super) fn new(members: &'a [Member], rows: Vec<Vec<usize>>, quotas: Vec<u32>, width: usize) -> Self {
         let counts = owned(&rows, members.len());
-        Self { members, rows, quotas, counts, width }
+        let bounds = quota::bounds(members, width, &quotas);
+        Self { members, rows, quotas, bounds, counts, width }
     }
 
     pub(super) fn into_rows(self) -> Vec<Vec<usize>> {
         self.rows
+    }
+
+    /// Whether it may own one more slot for the sake of domains.
+    fn has_room(&self, member: usize) -> bool {
+        self.counts[member] < self.bounds[member]
     }
 
     fn surplus(&self, member: usize) -> i64 {
@@ -87,6 +101,9 @@ impl<'a> Table<'a> {
     pub(super) fn fill(&mut self) {
         let mut by_need: BTreeSet<(Reverse<i64>, usize)> =
             (0..self.members.len()).map(|member| (self.need(member), member)).collect();
+        let led = leads_of(&self.rows, self.members.len());
+        let lead_quotas = quota::lead_quotas(self.members, self.rows.len(), &self.quotas, &led);
+        let lead_left = |m: usize| usize::try_from(lead_quotas[m].saturating_sub(led[m])).unwrap_or(usize::MAX);
         for place in 0..self.width {
             let mut chosen: Option<usize> = None;
             let mut left = 0;
@@ -94,11 +111,9 @@ impl<'a> Table<'a> {
                 if self.rows[slot].len() > place {
                     continue;
                 }
-                let usable = |m: usize| self.surplus(m) < 0 && self.fits(&self.rows[slot], m, None);
-                let sticky = chosen.filter(|member| left > 0 && usable(*member));
-                let member = sticky.unwrap_or_else(|| self.neediest(&self.rows[slot], &by_need));
-                if sticky.is_none() {
-                    left = self.stretch(member, place);
+                let member = self.next_owner(&self.rows[slot], chosen.filter(|_| left > 0), &by_need);
+                if chosen != Some(member) || left == 0 {
+                    left = if place == 0 { lead_left(member).max(1) } else { self.stretch(member) };
                 }
                 left = left.saturating_sub(1);
                 chosen = Some(member);
@@ -115,41 +130,68 @@ impl<'a> Table<'a> {
         Reverse(-self.surplus(member) * (1 << 20) / i64::from(self.quotas[member]).max(1))
     }
 
+    /// The one that took the slot before, if it may go on; else the neediest.
+    fn next_owner(&self, row: &[usize], before: Option<usize>, by_need: &BTreeSet<(Reverse<i64>, usize)>) -> usize {
+        let before = before.filter(|member| self.fits(row, *member, None));
+        if let Some(member) = before.filter(|member| self.surplus(*member) < 0) {
+            return member;
+        }
+        let neediest = self.neediest(row, by_need);
+        match before {
+            // Nobody fits without going above its quota: then at least in one stretch.
+            Some(member) if self.surplus(neediest) >= 0 && self.has_room(member) => member,
+            Some(_) | None => neediest,
+        }
+    }
+
     fn neediest(&self, row: &[usize], by_need: &BTreeSet<(Reverse<i64>, usize)>) -> usize {
-        let most = |member: usize| i64::from(self.quotas[member] / 4 + 1);
-        let apart = by_need.iter().find(|(_, m)| self.surplus(*m) < most(*m) && self.fits(row, *m, None));
+        let fits = |m: usize| self.has_room(m) && self.fits(row, m, None);
+        let apart = by_need.iter().find(|(_, member)| fits(*member));
         let any = || by_need.iter().find(|(_, m)| !row.contains(m));
         apart.or_else(any).map(|(_, member)| *member).expect("there are at least as many members as places in a row")
     }
 
-    /// How many neighbouring slots a member takes at one place.
-    fn stretch(&self, member: usize, place: usize) -> usize {
+    /// How many neighbouring slots a member takes that somebody else leads.
+    fn stretch(&self, member: usize) -> usize {
         let share = usize::try_from(self.quotas[member]).unwrap_or(usize::MAX) / self.width;
-        let stretch = if place == 0 { share + 1 } else { share / (self.members.len() - 1).clamp(1, 8) };
-        stretch.max(1)
+        (share / (self.members.len() - 1).clamp(1, 8)).max(1)
     }
 
-    /// Moves slots from members above their quota to members below.
+    /// Moves slots from members above their quota to members below, once somebody is beyond 5 % or one slot.
     pub(super) fn balance(&mut self) {
+        if !(0..self.members.len()).any(|member| self.is_far(member)) {
+            return;
+        }
         let led = leads_of(&self.rows, self.members.len());
-        let able = vec![true; self.members.len()];
-        let lead_quotas = quota::lead_quotas(self.members, &able, &self.quotas, &led);
+        let lead_quotas = quota::lead_quotas(self.members, self.rows.len(), &self.quotas, &led);
         for giver in 0..self.members.len() {
             let leads = i64::from(led[giver]) - i64::from(lead_quotas[giver]);
-            self.give(giver, i64::MAX, |table, row| table.crowded(row, giver));
-            self.give(giver, leads, |_, row| row[0] == giver);
-            self.give(giver, i64::MAX, |_, row| row[0] != giver);
-            self.give(giver, i64::MAX, |_, _| true);
+            self.give(giver, i64::MAX, Beside::Anybody, |table, row| table.crowded(row, giver));
+            self.give(giver, leads, Beside::OtherDomains, |_, row| row[0] == giver);
+            self.give(giver, i64::MAX, Beside::OtherDomains, |_, row| row[0] != giver);
+            self.give(giver, i64::MAX, Beside::OtherDomains, |_, _| true);
         }
         for _ in 0..CHAINS_MAX {
-            if !self.chain() {
+            if !self.chain_far() {
+                break;
+            }
+        }
+        for giver in 0..self.members.len() {
+            self.give(giver, self.above(giver), Beside::Anybody, |_, _| true);
+        }
+        for _ in 0..CHAINS_MAX {
+            if !self.chain_above() {
                 break;
             }
         }
     }
 
+    fn is_far(&self, member: usize) -> bool {
+        self.surplus(member).abs() > i64::from(self.quotas[member] / 20).max(1)
+    }
+
     /// Hands at most `most` of the giver's surplus slots that `which` picks to members below their quota.
-    fn give(&mut self, giver: usize, most: i64, which: impl Fn(&Self, &[usize]) -> bool) {
+    fn give(&mut self, giver: usize, most: i64, beside: Beside, which: impl Fn(&Self, &[usize]) -> bool) {
         let mut most = most.min(self.surplus(giver));
         if most <= 0 {
             return;
@@ -164,7 +206,7 @@ impl<'a> Table<'a> {
             if !row.contains(&giver) || !which(self, row) {
                 continue;
             }
-            let Some(taker) = takers.iter().copied().find(|taker| self.fits(row, *taker, Some(giver))) else {
+            let Some(taker) = takers.iter().copied().find(|taker| self.may_replace(row, giver, *taker, beside)) else {
                 continue;
             };
             self.replace(slot, giver, taker);
@@ -175,13 +217,20 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Where no slot can go from a giver to a taker at once, a third member stands between. Only beyond 5 % or one slot.
-    fn chain(&mut self) -> bool {
-        let far = |table: &Self, m: usize| table.surplus(m).abs() > i64::from(table.quotas[m] / 20).max(1);
+    /// Evens out what is beyond 5 % or one slot, where no slot can go from a giver to a taker at once.
+    fn chain_far(&mut self) -> bool {
+        (0..self.members.len()).any(|member| self.is_far(member)) && self.chain(Beside::OtherDomains)
+    }
+
+    /// Likewise for members above their bound, at the cost of domains.
+    fn chain_above(&mut self) -> bool {
+        let widest = (0..self.members.len()).max_by_key(|m| (self.surplus(*m), Reverse(*m)));
+        widest.is_some_and(|member| self.above(member) > 0) && self.chain(Beside::Anybody)
+    }
+
+    /// Moves slots in pairs: a third member stands between the one most above its quota and the one most below.
+    fn chain(&mut self, beside: Beside) -> bool {
         let members = 0..self.members.len();
-        if !members.clone().any(|member| far(self, member)) {
-            return false;
-        }
         let Some(giver) = members.clone().max_by_key(|m| (self.surplus(*m), Reverse(*m))) else { return false };
         let Some(taker) = members.min_by_key(|m| (self.surplus(*m), *m)) else { return false };
         if self.surplus(giver) <= 0 || self.surplus(taker) >= 0 {
@@ -190,23 +239,44 @@ impl<'a> Table<'a> {
         let mut reached: Vec<Option<usize>> = vec![None; self.members.len()];
         for (slot, row) in self.rows.iter().enumerate().filter(|(_, row)| row.contains(&giver)) {
             for (middle, reached) in reached.iter_mut().enumerate() {
-                if reached.is_none() && middle != taker && self.fits(row, middle, Some(giver)) {
+                if reached.is_none() && middle != taker && self.may_replace(row, giver, middle, beside) {
                     *reached = Some(slot);
                 }
             }
         }
         let found = self.rows.iter().enumerate().find_map(|(slot, row)| {
-            let middle = row
-                .iter()
-                .copied()
-                .find(|m| reached[*m].is_some_and(|first| first != slot) && self.fits(row, taker, Some(*m)))?;
-            Some((slot, middle))
+            let reaches = |m: usize| reached[m].is_some_and(|first| first != slot);
+            let mut middles = row.iter().copied().filter(|m| reaches(*m));
+            middles.find(|m| self.may_replace(row, *m, taker, beside))
         });
-        let Some((second, middle)) = found else { return false };
-        let first = reached[middle].expect("only reached members are looked for");
-        self.replace(first, giver, middle);
-        self.replace(second, middle, taker);
-        true
+        let Some(middle) = found else { return false };
+        let most = usize::try_from(self.surplus(giver).min(-self.surplus(taker))).unwrap_or(0);
+        let firsts = self.replaceable(giver, middle, beside, most, &[]);
+        let seconds = self.replaceable(middle, taker, beside, most, &firsts);
+        for (first, second) in firsts.iter().zip(&seconds) {
+            self.replace(*first, giver, middle);
+            self.replace(*second, middle, taker);
+        }
+        !firsts.is_empty() && !seconds.is_empty()
+    }
+
+    /// The first `most` slots, not in `but` (sorted), where one may take another's place.
+    fn replaceable(&self, old: usize, new: usize, beside: Beside, most: usize, but: &[usize]) -> Vec<usize> {
+        let rows = self.rows.iter().enumerate();
+        let may = rows.filter(|(_, row)| row.contains(&old) && self.may_replace(row, old, new, beside));
+        may.map(|(slot, _)| slot).filter(|slot| but.binary_search(slot).is_err()).take(most).collect()
+    }
+
+    fn may_replace(&self, row: &[usize], old: usize, new: usize, beside: Beside) -> bool {
+        match beside {
+            Beside::OtherDomains => self.fits(row, new, Some(old)),
+            Beside::Anybody => !row.contains(&new),
+        }
+    }
+
+    /// Slots above the bound.
+    fn above(&self, member: usize) -> i64 {
+        i64::from(self.counts[member]) - i64::from(self.bounds[member])
     }
 
     /// Swaps owners between slots until no slot has two in one domain, where swaps can do that.

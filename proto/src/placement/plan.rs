@@ -14,8 +14,8 @@ const SETTLE_MS: u64 = 5_000;
 /// and none waits longer than this, however many keep coming.
 const SETTLE_MAX_MS: u64 = 30_000;
 
-/// Passes until a plan doesn't change when it is planned again; two have always been enough.
-const PASSES_MAX: usize = 4;
+/// Passes over a plan: the second mends what the first left for want of a fitting slot.
+const PASSES: usize = 2;
 
 pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64) -> Option<ClusterMap> {
     let mut nodes: BTreeMap<NodeId, NodeFact> = facts.nodes.iter().map(|fact| (fact.node.id, fact.clone())).collect();
@@ -25,13 +25,22 @@ pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64)
     if current.is_none() && (ready == 0 || ready < usize::try_from(facts.min_nodes).unwrap_or(usize::MAX)) {
         return None;
     }
-    let owners = if placed.is_empty() { kept_owners(current?, &nodes) } else { plan(current, &placed, facts.width) };
+    let width = usize::try_from(facts.width).unwrap_or(OWNERS_MAX).clamp(1, OWNERS_MAX).min(placed.len());
+    if current.is_some_and(|map| says_it_all(map, facts, &nodes, width)) {
+        return None;
+    }
+    let owners = if placed.is_empty() { kept_owners(current?, &nodes) } else { plan(current, &placed, width) };
     let listed = nodes.into_values().map(|fact| fact.node).collect();
     let epoch = current.map_or(facts.epoch_floor, |map| map.epoch().max(facts.epoch_floor)).next();
-    let next = ClusterMap::new(epoch, facts.cluster, listed, &owners, Vec::new()).ok()?;
-    let same =
-        current.is_some_and(|map| map.nodes() == next.nodes() && Slot::all().all(|s| map.owners(s) == next.owners(s)));
-    (!same || current.is_some_and(|map| map.epoch() < facts.epoch_floor)).then_some(next)
+    ClusterMap::new(epoch, facts.cluster, listed, &owners, Vec::new()).ok()
+}
+
+/// Whether the map was planned from these very nodes and this width: planning again could only shuffle.
+fn says_it_all(map: &ClusterMap, facts: &Facts, nodes: &BTreeMap<NodeId, NodeFact>, width: usize) -> bool {
+    let same_nodes = map.nodes().iter().eq(nodes.values().map(|fact| &fact.node));
+    // With nobody to own slots, what the former owners keep is any width.
+    let same_width = width == 0 || Slot::all().all(|slot| map.owners(slot).len() == width);
+    map.epoch() >= facts.epoch_floor && same_nodes && same_width
 }
 
 /// Newcomers stay `Joining` until nobody has come for 5 s; the first map takes whoever is there.
@@ -62,8 +71,7 @@ fn kept_owners(current: &ClusterMap, nodes: &BTreeMap<NodeId, NodeFact>) -> Vec<
     Slot::all().map(kept).collect()
 }
 
-fn plan(current: Option<&ClusterMap>, placed: &[&NodeFact], width: u32) -> Vec<Vec<NodeId>> {
-    let width = usize::try_from(width).unwrap_or(OWNERS_MAX).clamp(1, OWNERS_MAX.min(placed.len()));
+fn plan(current: Option<&ClusterMap>, placed: &[&NodeFact], width: usize) -> Vec<Vec<NodeId>> {
     let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
     let members: Vec<Member> = placed
         .iter()
@@ -78,12 +86,8 @@ fn plan(current: Option<&ClusterMap>, placed: &[&NodeFact], width: u32) -> Vec<V
         current.map(|map| map.owners(slot).iter().filter_map(|id| index.get(id).copied()).collect()).unwrap_or_default()
     };
     let mut rows: Vec<Vec<usize>> = Slot::all().map(kept).collect();
-    for _ in 0..PASSES_MAX {
-        let before = rows.clone();
+    for _ in 0..PASSES {
         rows = one_pass(&members, rows, width);
-        if rows == before {
-            break;
-        }
     }
     rows.iter().map(|row| row.iter().map(|member| placed[*member].node.id).collect()).collect()
 }

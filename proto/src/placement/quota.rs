@@ -16,6 +16,15 @@ fn capped(share: u128) -> u128 {
     (share * 5 / 4).max(share + ONE).min(ALL)
 }
 
+/// The most slots each member may own: 1.25 x its share, or what distinct owners force on it (its quota).
+pub(super) fn bounds(members: &[Member], width: usize, quotas: &[u32]) -> Vec<u32> {
+    let total = ALL * width as u128;
+    let sum: u128 = members.iter().map(|member| u128::from(member.weight)).sum();
+    let cap = |member: &Member| capped(total * u128::from(member.weight) / sum) / ONE;
+    let slots = |cap: u128| u32::try_from(cap).expect("at most 16,384");
+    members.iter().zip(quotas).map(|(member, quota)| slots(cap(member)).max(*quota)).collect()
+}
+
 /// Slots for each member; they add up to `width` x 16,384. Of two that could get the odd slot, who has it keeps it.
 pub(super) fn quotas(members: &[Member], width: usize, counts: &[u32]) -> Vec<u32> {
     let total = ALL * width as u128;
@@ -51,12 +60,12 @@ pub(super) fn quotas(members: &[Member], width: usize, counts: &[u32]) -> Vec<u3
     quotas
 }
 
-/// How many slots each member should lead: its share, but none that it doesn't own (`owned`) and none while not `able`.
-pub(super) fn lead_quotas(members: &[Member], able: &[bool], owned: &[u32], led: &[u32]) -> Vec<u32> {
-    let weights: Vec<u128> =
-        members.iter().zip(able).map(|(member, able)| if *able { member.weight.into() } else { 0 }).collect();
+/// How many of `slots` each member should lead: its share, but none that it doesn't own. Of two that could get the odd
+/// one, who leads it (`led`) keeps it.
+pub(super) fn lead_quotas(members: &[Member], slots: usize, owned: &[u32], led: &[u32]) -> Vec<u32> {
+    let weights: Vec<u128> = members.iter().map(|member| member.weight.into()).collect();
     let caps: Vec<u128> = owned.iter().map(|slots| u128::from(*slots) * ONE).collect();
-    let total: u128 = led.iter().zip(able).filter(|(_, able)| **able).map(|(slots, _)| u128::from(*slots) * ONE).sum();
+    let total = slots as u128 * ONE;
     whole(&fill_in_turn(total, &weights, &[caps]), led, total)
 }
 

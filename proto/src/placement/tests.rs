@@ -1,0 +1,332 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::{ClusterId, Epoch, NodeId, NodeName};
+use crate::limits::SLOTS;
+use crate::map::{Node, NodeState, Ports, Share};
+
+fn node(id: u32, domain: &str, weight: u32, state: NodeState) -> NodeFact {
+    let node = Node {
+        id: NodeId(id),
+        name: NodeName::parse(&format!("n{id}")).expect("a name"),
+        addresses: vec!["127.0.0.1".parse().expect("an address")],
+        ports: Ports { peer: 7710, s3: 0, redis: 0 },
+        domain: domain.into(),
+        weight,
+        state,
+    };
+    NodeFact { node, joined_ms: 0 }
+}
+
+/// Nodes of weight 100, each a domain of its own.
+fn facts(ids: impl IntoIterator<Item = u32>, width: u32) -> Facts {
+    let nodes = ids.into_iter().map(|id| node(id, &format!("d{id}"), 100, NodeState::Serving)).collect();
+    Facts { cluster: ClusterId::of("a/a"), epoch_floor: Epoch(0), width, min_nodes: 1, nodes }
+}
+
+fn with_state(facts: &Facts, id: u32, state: NodeState) -> Facts {
+    let mut facts = facts.clone();
+    for fact in facts.nodes.iter_mut().filter(|fact| fact.node.id == NodeId(id)) {
+        fact.node.state = state;
+    }
+    facts
+}
+
+/// Long after everybody has joined.
+const LATER: u64 = 1_000_000;
+
+fn first(facts: &Facts) -> ClusterMap {
+    next_map(None, facts, LATER).expect("enough nodes")
+}
+
+fn then(map: &ClusterMap, facts: &Facts) -> ClusterMap {
+    next_map(Some(map), facts, LATER).expect("something changed")
+}
+
+/// Owners that slots have in `after` and didn't in `before`: what has to be copied.
+fn moved(before: &ClusterMap, after: &ClusterMap) -> usize {
+    let new = |slot| after.owners(slot).iter().filter(|owner| !before.owners(slot).contains(owner)).count();
+    Slot::all().map(new).sum()
+}
+
+/// Runs of neighbouring slots with one lead.
+fn runs(map: &ClusterMap) -> usize {
+    let leads: Vec<Option<NodeId>> = Slot::all().map(|slot| map.lead(slot)).collect();
+    leads.chunk_by(|a, b| a == b).count()
+}
+
+fn crowded_slots(map: &ClusterMap) -> usize {
+    let domain = |id: &NodeId| map.node(*id).expect("an owner is in the map").domain.clone();
+    let crowded = |slot: &Slot| {
+        let owners = map.owners(*slot);
+        owners.iter().map(domain).collect::<BTreeSet<_>>().len() < owners.len()
+    };
+    Slot::all().filter(crowded).count()
+}
+
+fn spread(map: &ClusterMap, of: impl Fn(&Share) -> u32) -> (u32, u32) {
+    let shares = map.shares();
+    let all = || shares.values().map(&of);
+    (all().min().expect("owners"), all().max().expect("owners"))
+}
+
+#[test]
+fn three_equal_nodes_share_alike_and_lead_one_run_each() {
+    let map = first(&facts(1..=3, 2));
+    assert_eq!(map.epoch(), Epoch(1));
+    assert_eq!(runs(&map), 3);
+    let (least, most) = spread(&map, |share| share.owned);
+    assert!(most - least <= 4, "{least} to {most}");
+    let (least, most) = spread(&map, |share| share.led);
+    assert!(most - least <= 1, "{least} to {most}");
+    // The slots of a node that dies have both others as next owners.
+    let next: BTreeSet<NodeId> =
+        Slot::all().filter(|slot| map.lead(*slot) == Some(NodeId(1))).map(|slot| map.owners(slot)[1]).collect();
+    assert_eq!(next, BTreeSet::from([NodeId(2), NodeId(3)]));
+}
+
+#[test]
+fn no_map_before_enough_nodes_serve_and_later_ones_below_that() {
+    let mut facts = facts(1..=2, 2);
+    facts.min_nodes = 3;
+    assert_eq!(next_map(None, &facts, LATER), None);
+    facts.nodes.push(node(3, "d3", 0, NodeState::Serving));
+    assert_eq!(next_map(None, &facts, LATER), None, "a client doesn't count");
+    facts.nodes.push(node(4, "d4", 100, NodeState::Serving));
+    let map = first(&facts);
+    assert_eq!(map.shares().len(), 3);
+    let below = with_state(&with_state(&facts, 1, NodeState::Suspect), 2, NodeState::Suspect);
+    assert_eq!(then(&map, &below).epoch(), Epoch(2));
+}
+
+#[test]
+fn a_suspect_comes_last_returns_without_leads_and_gets_them_back() {
+    let good = facts(1..=3, 2);
+    let map = first(&good);
+    let suspect = then(&map, &with_state(&good, 2, NodeState::Suspect));
+    assert_eq!(moved(&map, &suspect), 0);
+    assert_eq!(suspect.shares()[&NodeId(2)].led, 0);
+    assert_eq!(suspect.shares()[&NodeId(2)].owned, map.shares()[&NodeId(2)].owned);
+    let returning = then(&suspect, &with_state(&good, 2, NodeState::Returning));
+    assert_eq!(returning.shares()[&NodeId(2)].led, 0);
+    let back = then(&returning, &good);
+    assert_eq!(moved(&map, &back), 0);
+    let (least, most) = spread(&back, |share| share.led);
+    assert!(most - least <= most / 10, "{least} to {most}");
+    assert_eq!(next_map(Some(&back), &good, LATER), None);
+}
+
+#[test]
+fn all_suspect_nodes_still_own_their_slots() {
+    let good = facts(1..=2, 2);
+    let map = first(&good);
+    let bad = with_state(&with_state(&good, 1, NodeState::Suspect), 2, NodeState::Suspect);
+    let after = then(&map, &bad);
+    assert!(Slot::all().all(|slot| after.owners(slot).len() == 2));
+    let gone = with_state(&with_state(&good, 1, NodeState::Down), 2, NodeState::Down);
+    let after = then(&after, &gone);
+    assert!(Slot::all().all(|slot| after.owners(slot).len() == 2), "nobody could take them");
+}
+
+#[test]
+fn newcomers_enter_together() {
+    let mut facts = facts(1..=3, 2);
+    let map = next_map(None, &facts, 0).expect("the first map waits for nobody else");
+    for (id, joined_ms) in [(4, 10_000), (5, 13_000)] {
+        let mut fact = node(id, &format!("d{id}"), 100, NodeState::Serving);
+        fact.joined_ms = joined_ms;
+        facts.nodes.push(fact);
+    }
+    let waiting = next_map(Some(&map), &facts, 17_000).expect("they are listed");
+    assert_eq!(waiting.node(NodeId(4)).map(|node| node.state), Some(NodeState::Joining));
+    assert_eq!(moved(&map, &waiting), 0);
+    assert_eq!(next_map(Some(&waiting), &facts, 17_900), None);
+    let entered = next_map(Some(&waiting), &facts, 18_000).expect("nobody came for 5 s");
+    assert_eq!(entered.shares().len(), 5);
+    let impatient = next_map(Some(&map), &facts, 40_000).expect("30 s are over");
+    assert_eq!(impatient.shares().len(), 5);
+}
+
+#[test]
+fn domains_are_parted_as_far_as_fairness_allows() {
+    let mut facts = facts([], 2);
+    for (id, domain) in [(1, "a"), (2, "a"), (3, "b"), (4, "b"), (5, "c"), (6, "c")] {
+        facts.nodes.push(node(id, domain, 100, NodeState::Serving));
+    }
+    assert_eq!(crowded_slots(&first(&facts)), 0);
+    facts.nodes.truncate(3);
+    let map = first(&facts);
+    // One node against two: it gets 1.25 x its share of 10,922, and no more.
+    assert_eq!(map.shares()[&NodeId(3)].owned, 13_653);
+    assert_eq!(crowded_slots(&map), usize::from(SLOTS) - 13_653);
+}
+
+#[test]
+fn a_hundred_nodes_in_three_domains() {
+    let mut facts = facts([], 3);
+    for id in 1..=100 {
+        facts.nodes.push(node(id, ["a", "b", "c"][id as usize % 3], 100, NodeState::Serving));
+    }
+    let map = first(&facts);
+    assert_eq!(crowded_slots(&map), 0);
+    let (least, most) = spread(&map, |share| share.owned);
+    assert!(most - least <= most / 20, "{least} to {most}");
+    assert!(runs(&map) <= 800, "{}", runs(&map));
+    let without = with_state(&facts, 50, NodeState::Down);
+    let after = then(&map, &without);
+    let ideal = map.shares()[&NodeId(50)].owned as usize;
+    assert!(moved(&map, &after) * 10 <= ideal * 11, "{} of {ideal}", moved(&map, &after));
+}
+
+#[test]
+fn two_thousand_nodes_are_planned_in_time() {
+    let facts = facts(1..=2_000, 3);
+    let began = std::time::Instant::now();
+    let map = first(&facts);
+    assert!(map.shares().values().all(|share| (24..=25).contains(&share.owned)));
+    let after = then(&map, &with_state(&facts, 7, NodeState::Down));
+    assert!(moved(&map, &after) <= 28, "{}", moved(&map, &after));
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+/// Grown from three nodes to `last`, one at a time.
+fn grown(last: u32) -> (Facts, ClusterMap) {
+    let mut facts = facts(1..=3, 2);
+    let mut map = first(&facts);
+    for id in 4..=last {
+        facts.nodes.push(node(id, &format!("d{id}"), 100, NodeState::Serving));
+        let next = then(&map, &facts);
+        let ideal = 2 * usize::from(SLOTS) / facts.nodes.len();
+        assert!(moved(&map, &next) * 10 <= ideal * 11, "join of {id} moved {} of {ideal}", moved(&map, &next));
+        map = next;
+    }
+    (facts, map)
+}
+
+fn assert_leads_are_even(map: &ClusterMap, nodes: u32) {
+    let (least, most) = spread(map, |share| share.led);
+    let share = u32::from(SLOTS) / nodes;
+    assert!(most <= share * 11 / 10 + 1 && least + 1 >= share * 9 / 10, "{least} to {most}");
+}
+
+#[test]
+fn twenty_joins_move_little_and_leave_leads_even() {
+    let (facts, map) = grown(23);
+    assert_leads_are_even(&map, 23);
+    let (least, most) = spread(&map, |share| share.owned);
+    assert!(most - least <= most / 20, "{least} to {most}");
+    let gone = with_state(&facts, 9, NodeState::Down);
+    let after = then(&map, &gone);
+    let ideal = map.shares()[&NodeId(9)].owned as usize;
+    assert!(moved(&map, &after) * 10 <= ideal * 11, "{} of {ideal}", moved(&map, &after));
+}
+
+#[test]
+fn a_small_cluster_keeps_few_runs_through_joins_and_suspicions() {
+    let (facts, mut map) = grown(8);
+    for round in 0..40 {
+        let id = 1 + round * 3 % 8;
+        map = then(&map, &with_state(&facts, id, NodeState::Suspect));
+        map = then(&map, &facts);
+        assert!(runs(&map) <= 8 * 8, "round {round}: {}", runs(&map));
+    }
+    assert_leads_are_even(&map, 8);
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Join { domain: usize, weight: u32 },
+    Leave(usize),
+    State(usize, NodeState),
+    Width(u32),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let states = prop::sample::select(NodeState::ALL.to_vec());
+    prop_oneof![
+        3 => (0..4usize, 1..400u32).prop_map(|(domain, weight)| Change::Join { domain, weight }),
+        1 => (0..20usize).prop_map(Change::Leave),
+        3 => (0..20usize, states).prop_map(|(at, state)| Change::State(at, state)),
+        1 => (1..5u32).prop_map(Change::Width),
+    ]
+}
+
+fn apply(facts: &mut Facts, next_id: &mut u32, change: &Change) {
+    let len = facts.nodes.len();
+    match change {
+        Change::Join { domain, weight } => {
+            facts.nodes.push(node(*next_id, ["a", "b", "c", "d"][*domain], *weight, NodeState::Serving));
+            *next_id += 1;
+        }
+        Change::Leave(at) if len > 1 => drop(facts.nodes.remove(at % len)),
+        Change::Leave(_) => {}
+        Change::State(at, state) => facts.nodes[at % len].node.state = *state,
+        Change::Width(width) => facts.width = *width,
+    }
+}
+
+fn check(map: &ClusterMap, facts: &Facts) -> Result<(), TestCaseError> {
+    // As the map states them: a newcomer that isn't ready is listed as Joining, whatever else is known of it.
+    let listed = map.nodes().iter().map(|node| NodeFact { node: node.clone(), joined_ms: 0 });
+    let placed: Vec<NodeFact> = listed.filter(NodeFact::is_placed).collect();
+    if placed.is_empty() {
+        return Ok(());
+    }
+    let width = placed.len().min(facts.width as usize);
+    for slot in Slot::all() {
+        let owners = map.owners(slot);
+        prop_assert_eq!(owners.iter().collect::<BTreeSet<_>>().len(), width);
+        let states: Vec<NodeState> = owners.iter().map(|id| map.node(*id).expect("listed").state).collect();
+        let serving = states.contains(&NodeState::Serving);
+        prop_assert!(!serving || states[0] == NodeState::Serving, "{states:?}");
+        let silent = states.iter().skip_while(|state| **state != NodeState::Suspect);
+        prop_assert!(silent.clone().all(|state| *state == NodeState::Suspect), "{states:?}");
+    }
+    let sum: u64 = placed.iter().map(|fact| u64::from(fact.node.weight)).sum();
+    let total = u64::from(SLOTS) * width as u64;
+    let shares: BTreeMap<NodeId, u64> =
+        placed.iter().map(|fact| (fact.node.id, total * u64::from(fact.node.weight) / sum)).collect();
+    // Where 1.25 x everybody's share isn't enough, distinct owners come first.
+    let room: u64 = shares.values().map(|share| (share * 5 / 4).min(u64::from(SLOTS))).sum();
+    if room > total + shares.len() as u64 {
+        for (id, share) in map.shares() {
+            let bound = shares[&id] * 5 / 4 + 2;
+            prop_assert!(u64::from(share.owned) <= bound, "{} of {}", share.owned, shares[&id]);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_maps_hold_what_they_promise(
+        changes in prop::collection::vec(change(), 1..7),
+        start in 1..6u32,
+        width in 1..4u32,
+        turn in 0..20usize,
+    ) {
+        let mut facts = facts(1..=start, width);
+        let mut next_id = start + 1;
+        let mut map = first(&facts);
+        check(&map, &facts)?;
+        for change in &changes {
+            apply(&mut facts, &mut next_id, change);
+            let next = next_map(Some(&map), &facts, LATER);
+            let mut turned = facts.clone();
+            let len = turned.nodes.len();
+            turned.nodes.rotate_left(turn % len);
+            turned.nodes.swap(0, len / 2);
+            prop_assert!(next == next_map(Some(&map), &turned, LATER), "order mattered");
+            if let Some(next) = next {
+                prop_assert_eq!(next.epoch(), map.epoch().next());
+                map = next;
+                check(&map, &facts)?;
+                prop_assert!(next_map(Some(&map), &facts, LATER).is_none(), "the same facts twice");
+            }
+        }
+    }
+}
