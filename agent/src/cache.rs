@@ -190,3 +190,6 @@ impl Inner {
         self.waiting.load(Ordering::Acquire) > 0
     }
 }
+
+#[cfg(test)]
+mod tests;

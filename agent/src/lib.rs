@@ -25,3 +25,6 @@ pub mod runtime;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
+
+#[cfg(test)]
+mod world;

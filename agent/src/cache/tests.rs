@@ -1,0 +1,280 @@
+//! Three caches over a simulated net: one GET per chunk, and every way a place can fail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use larder_proto::error::ErrorKind;
+use larder_proto::object::{Chunk, ChunkIndex, Object};
+use larder_proto::range::ByteRange;
+use larder_proto::wire::RequestId;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+use crate::origin::sim::Fault;
+use crate::origin::{OriginError, Unreachable};
+use crate::world::{CHUNK, Ending, World, content, until};
+
+const REQUEST: RequestId = RequestId(1);
+const MIB: u64 = 1 << 20;
+
+fn chunk(object: &Arc<Object>, index: u32) -> Chunk {
+    object.chunk(ChunkIndex(index)).expect("in the object")
+}
+
+async fn read(world: &World, node: usize, chunk: &Chunk, range: ByteRange, pattern: Pattern) -> Result<Bytes, ReadError> {
+    let alive = world.node(node);
+    let deadline = alive.runtime.clock.now() + Duration::from_secs(30);
+    alive.cache.read(REQUEST, chunk, range, pattern, deadline).await
+}
+
+async fn read_all(world: &World, node: usize, chunk: &Chunk) -> Result<Bytes, ReadError> {
+    read(world, node, chunk, ByteRange::at(0, u64::from(chunk.len())), Pattern::Sequential).await
+}
+
+fn now(world: &World, node: usize) -> Instant {
+    world.node(node).runtime.clock.now()
+}
+
+/// The chunk is in the stores of both its owners, and nothing waits.
+async fn copied(world: &World, chunk: &Chunk) {
+    let (lead, second, _) = world.roles(chunk);
+    until("both owners have their copy", || {
+        let has = |node: usize| world.node(node).stores.has(&chunk.id());
+        has(lead) && has(second) && world.node(lead).cache.replicator().snapshot().copies_pending == 0
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_readers_on_three_nodes_are_one_get() {
+    let world = World::new(1).await;
+    world.origin.set_latency(Duration::from_millis(20));
+    let object = world.put("a/b", CHUNK as usize);
+    let chunk = chunk(&object, 0);
+    let bytes = content("a/b", CHUNK as usize);
+    let reads = (0..50).map(|reader| read_all(&world, reader % 3, &chunk));
+    for answer in join_all(reads).await {
+        assert!(answer.expect("read") == bytes);
+    }
+    assert_eq!(world.gets(), 1);
+    let followers: u64 = (0..3).map(|node| world.node(node).cache.snapshot().followers).sum();
+    assert_eq!(followers, 47, "all but the first on each node");
+    copied(&world, &chunk).await;
+    let pushed: u64 = (0..3).map(|node| world.node(node).cache.replicator().snapshot().copies_pushed).sum();
+    let taken: u64 = (0..3).map(|node| world.node(node).cache.snapshot().copies_taken).sum();
+    assert_eq!((pushed, taken), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn followers_stream_before_the_flight_ends() {
+    let world = World::new(2).await;
+    let object = world.put("a", CHUNK as usize);
+    let chunk = chunk(&object, 0);
+    let (lead, _, reader) = world.roles(&chunk);
+    // The origin sends a bit more than a segment, then nothing for five seconds.
+    world.origin.inject([Fault::StallsAfter(MIB + 200_000)]);
+    let began = now(&world, lead);
+    let first = ByteRange::at(0, 128 * 1024);
+    for node in [lead, reader] {
+        let got = read(&world, node, &chunk, first, Pattern::Sequential).await.expect("streamed");
+        assert!(got == content("a", CHUNK as usize)[..128 * 1024]);
+    }
+    let block_of_the_open_segment = ByteRange::at(MIB, 65_536);
+    let got = read(&world, lead, &chunk, block_of_the_open_segment, Pattern::Sequential).await.expect("streamed");
+    assert!(got == content("a", CHUNK as usize)[MIB as usize..MIB as usize + 65_536]);
+    assert!(now(&world, lead) - began < Duration::from_secs(1), "nobody waited for the stall");
+    assert!(world.node(lead).cache.flights()[0].stage == "Flying");
+    let all = read_all(&world, reader, &chunk).await.expect("goes on");
+    assert!(all == content("a", CHUNK as usize));
+    assert_eq!(world.origin.injected(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_owner_costs_milliseconds_and_no_second_get() {
+    let mut world = World::new(3).await;
+    let object = world.put("a", CHUNK as usize);
+    let chunk = chunk(&object, 0);
+    let (lead, second, reader) = world.roles(&chunk);
+    world.kill(lead, Ending::ProcessDies).await;
+    let began = now(&world, reader);
+    let got = read_all(&world, reader, &chunk).await.expect("from the second owner");
+    assert!(got == content("a", CHUNK as usize));
+    assert!(now(&world, reader) - began < Duration::from_millis(250));
+    assert_eq!(world.gets(), 1);
+    assert!(world.node(reader).cache.snapshot().unreachable > 0, "the dead owner was asked");
+    // The lead returns without the chunk: it asks the other owner before the origin, and gets its copy pushed.
+    world.start(lead).await;
+    let got = read_all(&world, lead, &chunk).await.expect("from the second owner");
+    assert!(got == content("a", CHUNK as usize));
+    assert_eq!(world.gets(), 1);
+    copied(&world, &chunk).await;
+    until("the missing copy was made good", || world.node(second).cache.replicator().snapshot().copies_short == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_dies_in_the_middle_is_replaced_by_the_next() {
+    let mut world = World::new(4).await;
+    let object = world.put("a", CHUNK as usize);
+    let chunk = chunk(&object, 0);
+    let (lead, _, reader) = world.roles(&chunk);
+    world.origin.inject([Fault::StallsAfter(2 * MIB)]);
+    let cache = world.node(reader).cache.clone();
+    let deadline = now(&world, reader) + Duration::from_secs(30);
+    let whole = ByteRange::at(0, CHUNK);
+    let reading = {
+        let chunk = chunk.clone();
+        tokio::spawn(async move { cache.read(REQUEST, &chunk, whole, Pattern::Sequential, deadline).await })
+    };
+    until("half of it has come", || {
+        world.node(reader).cache.flights().first().is_some_and(|flight| flight.landed == 2 * MIB)
+    })
+    .await;
+    let began = now(&world, reader);
+    world.kill(lead, Ending::ProcessDies).await;
+    let got = reading.await.expect("joins").expect("from the next owner");
+    assert!(got == content("a", CHUNK as usize));
+    assert!(now(&world, reader) - began < Duration::from_secs(1));
+    assert_eq!(world.origin.injected(), 1);
+    assert!(world.node(reader).cache.snapshot().abandoned > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrupt_chunk_is_healed_from_the_other_owner() {
+    let mut world = World::new(5).await;
+    let object = world.put("a", CHUNK as usize);
+    let chunk = chunk(&object, 0);
+    let (lead, ..) = world.roles(&chunk);
+    read_all(&world, lead, &chunk).await.expect("filled");
+    copied(&world, &chunk).await;
+    world.node(lead).stores.close().await;
+    world.kill(lead, Ending::ProcessDies).await;
+    let disk = world.disk(lead).clone();
+    let file = disk.paths().into_iter().find(|path| path.to_string_lossy().contains("/objects/")).expect("stored");
+    assert!(disk.flip(&file, 70_000, 3));
+    world.start(lead).await;
+    assert!(world.node(lead).stores.has(&chunk.id()));
+    let got = read(&world, lead, &chunk, ByteRange::at(69_000, 5_000), Pattern::Random).await.expect("healed");
+    assert!(got == content("a", CHUNK as usize)[69_000..74_000]);
+    assert_eq!(world.node(lead).cache.snapshot().corrupt, 1);
+    assert_eq!(world.gets(), 1, "the other owner's copy is as good");
+    eprintln!("{:?} {:?}", world.node(lead).cache.snapshot(), world.node(lead).stores.status());
+    until("it is stored again", || world.node(lead).stores.has(&chunk.id())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_of_the_origin_reach_every_reader() {
+    let world = World::new(6).await;
+    for (error, kind) in [
+        (OriginError::AccessDenied, ErrorKind::AccessDenied),
+        (OriginError::BadCredentials, ErrorKind::BadCredentials),
+        (OriginError::NoSuchBucket, ErrorKind::NoSuchBucket),
+    ] {
+        let object = world.put("a", 100_000);
+        world.origin.set_down(Some(error));
+        for node in 0..3 {
+            assert_eq!(read_all(&world, node, &chunk(&object, 0)).await, Err(ReadError { kind }));
+            let random = read(&world, node, &chunk(&object, 0), ByteRange::at(0, 10), Pattern::Random).await;
+            assert_eq!(random, Err(ReadError { kind }));
+        }
+        world.origin.set_down(None);
+    }
+    let object = world.put("a", 100_000);
+    world.put("a", 100_001);
+    for node in 0..3 {
+        assert_eq!(read_all(&world, node, &chunk(&object, 0)).await, Err(ReadError { kind: ErrorKind::Changed }));
+    }
+    world.origin.remove("a");
+    for node in 0..3 {
+        assert_eq!(read_all(&world, node, &chunk(&object, 0)).await, Err(ReadError { kind: ErrorKind::NotFound }));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_origin_is_tried_until_the_readers_deadline() {
+    let world = World::new(7).await;
+    let object = world.put("a", 100_000);
+    let chunk = chunk(&object, 0);
+    let (_, _, reader) = world.roles(&chunk);
+    world.origin.set_down(Some(OriginError::Unreachable(Unreachable::Connect)));
+    let began = now(&world, reader);
+    let failed = read_all(&world, reader, &chunk).await;
+    assert_eq!(failed, Err(ReadError { kind: ErrorKind::OriginUnreachable }));
+    assert_eq!(now(&world, reader) - began, Duration::from_secs(30));
+    let read = read_all(&world, reader, &chunk);
+    let mut read = std::pin::pin!(read);
+    assert!(timeout(Duration::from_secs(3), &mut read).await.is_err(), "it waits");
+    world.origin.set_down(None);
+    assert!(read.await.expect("the origin is back") == content("a", 100_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_random_read_moves_only_its_blocks() {
+    let world = World::new(8).await;
+    let object = world.put("a", CHUNK as usize);
+    let chunk = chunk(&object, 0);
+    let (lead, second, reader) = world.roles(&chunk);
+    read_all(&world, lead, &chunk).await.expect("filled");
+    copied(&world, &chunk).await;
+    let range = ByteRange::at(1_000_000, 4_096);
+    let got = read(&world, reader, &chunk, range, Pattern::Random).await.expect("read");
+    assert!(got == content("a", CHUNK as usize)[1_000_000..1_004_096]);
+    let counted = world.node(reader).cache.snapshot();
+    assert_eq!((counted.bytes_peer, counted.hits_peer), (65_536, 1));
+    assert!(world.node(reader).cache.flights().is_empty());
+    let got = read(&world, second, &chunk, range, Pattern::Random).await.expect("read");
+    assert_eq!(got.len(), 4_096);
+    assert_eq!(world.node(second).cache.snapshot().hits_store, 1, "its own copy");
+    assert_eq!(world.gets(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn prefetches_are_bounded_used_and_given_up() {
+    let world = World::with_budget(9, 32 * MIB).await;
+    let object = world.put("a", 16 * CHUNK as usize);
+    let cache = &world.node(0).cache;
+    let mut guards: Vec<_> = (0..16).filter_map(|index| cache.prefetch(REQUEST, &chunk(&object, index))).collect();
+    assert_eq!(guards.len(), 4, "half of the memory");
+    assert_eq!(cache.snapshot().prefetch_refused, 12);
+    until("they land", || guards.iter().all(Prefetch::is_landed)).await;
+    let first = chunk(&object, 0);
+    let whole = ByteRange::at(0, 128 * 1024);
+    assert!(cache.read_now(&first, whole).expect("in memory") == content("a", 16 * CHUNK as usize)[..128 * 1024]);
+    assert!(guards[0].is_used());
+    assert!(cache.prefetch(REQUEST, &chunk(&object, 9)).is_some(), "the reader came: there is room again");
+    guards.truncate(1);
+    assert!(cache.snapshot().prefetch_wasted >= 3);
+    assert!(cache.read_now(&first, whole).is_some(), "what was read stays");
+    assert!(cache.memory().0 <= 32 * MIB);
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_is_bounded_however_much_is_read() {
+    let world = World::with_budget(10, 16 * MIB).await;
+    let object = world.put("a", 24 * CHUNK as usize);
+    let bytes = content("a", 24 * CHUNK as usize);
+    let reads = (0..24u32).map(|index| {
+        let chunk = chunk(&object, index);
+        let world = &world;
+        async move { (index, read_all(world, 0, &chunk).await) }
+    });
+    for (index, got) in join_all(reads).await {
+        let start = u64::from(index) * CHUNK;
+        assert!(got.expect("read") == bytes[start as usize..(start + CHUNK) as usize]);
+    }
+    assert!(world.node(0).cache.memory().0 <= 16 * MIB);
+    assert!(world.node(0).cache.snapshot().evicted > 0);
+    assert_eq!(world.gets(), 24);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_owners_the_reader_asks_the_origin_itself() {
+    let mut world = World::new(11).await;
+    let object = world.put("a", 100_000);
+    let chunk = chunk(&object, 0);
+    let (lead, second, reader) = world.roles(&chunk);
+    world.kill(lead, Ending::ProcessDies).await;
+    world.kill(second, Ending::ProcessDies).await;
+    assert!(read_all(&world, reader, &chunk).await.expect("from the origin") == content("a", 100_000));
+    assert!(!world.node(reader).stores.has(&chunk.id()), "it isn't an owner");
+}

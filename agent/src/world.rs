@@ -1,0 +1,325 @@
+//! Three agents in one process, for tests: the real parts above a simulated net, seeded disks and an origin in memory.
+//!
+//! Nothing here decides what is right; a test drives the world and looks. Slot `s` belongs to the nodes `s mod 3` and
+//! `(s + 1) mod 3`, so every node leads a third. A killed node loses its tasks, its connections and, with
+//! [`Ending::PowerFails`], what its disk had not synced.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, VolumeId};
+use larder_proto::map::{ClusterMap, Node, NodeState, Ports, TrustedKeys};
+use larder_proto::object::{ChunkSize, Object, ObjectKey};
+use larder_proto::volume::{Attributes, Freshness, Origin, Volume};
+use tokio::sync::watch;
+
+use crate::cache::Cache;
+use crate::map::{Adoption, MapHolder};
+use crate::origin::sim::MemoryOrigin;
+use crate::origin::{Origins, Volumes};
+use crate::peer::{self, Client, ControlRoutes, Server};
+use crate::replica::Replicator;
+use crate::runtime::disk::{BufferPool, SimDisk};
+use crate::runtime::net::Identity;
+use crate::runtime::net::sim::SimNet;
+use crate::runtime::sim::SimRng;
+use crate::runtime::{Rng, Runtime};
+use crate::store::{StoreConfig, Stores, Watermarks};
+
+mod simulation;
+
+/// The chunk size of the world's volume.
+pub const CHUNK: u64 = 4 << 20;
+
+const NODES: u32 = 3;
+const COPIES: usize = 2;
+const PEER_PORT: u16 = 7_000;
+const DISK_BYTES: u64 = 4 << 30;
+
+/// What a killed node's disk keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Everything that was written: the process died.
+    ProcessDies,
+    /// What was synced, and some of the rest.
+    PowerFails,
+}
+
+/// A node that runs.
+pub struct Alive {
+    /// Its outside.
+    pub runtime: Runtime,
+    /// Its stores.
+    pub stores: Stores,
+    /// Its map.
+    pub maps: MapHolder,
+    /// Its chunks.
+    pub cache: Cache,
+    /// Its origins.
+    pub origins: Origins,
+}
+
+struct Place {
+    identity: Identity,
+    name: NodeName,
+    address: IpAddr,
+    disk: SimDisk,
+    alive: Option<Alive>,
+    starts: u64,
+}
+
+/// Three agents and an origin.
+pub struct World {
+    /// The network between them.
+    pub net: SimNet,
+    /// The origin of the one volume.
+    pub origin: MemoryOrigin,
+    /// The volume.
+    pub volume: Arc<Volume>,
+    volumes: watch::Sender<Volumes>,
+    cluster: ClusterId,
+    seed: u64,
+    epoch: u64,
+    budget_bytes: u64,
+    places: Vec<Place>,
+    states: Vec<NodeState>,
+}
+
+impl World {
+    /// A world in which every node runs and has the first map.
+    pub async fn new(seed: u64) -> Self {
+        Self::with_budget(seed, crate::cache::BUDGET_BYTES).await
+    }
+
+    /// The same with another bound of each cache's memory.
+    pub async fn with_budget(seed: u64, budget_bytes: u64) -> Self {
+        let rng: Arc<dyn Rng> = Arc::new(SimRng::new(seed));
+        let net = SimNet::new(rng, Duration::from_micros(50), Duration::from_micros(300));
+        let cluster = ClusterId::of("default/demo");
+        let volume = Arc::new(volume());
+        let volumes = watch::Sender::new(Arc::new(BTreeMap::from([(volume.id, volume.clone())])));
+        let place = |number: u32| {
+            let name = NodeName::parse(&format!("n{number}")).expect("a name");
+            let last = u8::try_from(number).expect("few nodes");
+            Place {
+                identity: Identity::Node(cluster, name.clone()),
+                name,
+                address: Ipv4Addr::new(10, 0, 0, last).into(),
+                disk: SimDisk::new(seed ^ u64::from(number), DISK_BYTES),
+                alive: None,
+                starts: 0,
+            }
+        };
+        let places = (1..=NODES).map(place).collect();
+        let states = vec![NodeState::Serving; NODES as usize];
+        let origin = MemoryOrigin::new();
+        let mut world =
+            Self { net, origin, volume, volumes, cluster, seed, epoch: 1, budget_bytes, places, states };
+        for index in 0..NODES as usize {
+            world.start(index).await;
+        }
+        world
+    }
+
+    /// Puts an object of `len` bytes that depend on its name.
+    pub fn put(&self, key: &str, len: usize) -> Arc<Object> {
+        let version = self.origin.put(key, content(key, len));
+        let key = ObjectKey::parse(key).expect("a plain key");
+        Object::new(self.volume.id, key, version, len as u64, self.volume.chunk_size).expect("small")
+    }
+
+    /// A node that runs.
+    pub fn node(&self, index: usize) -> &Alive {
+        self.places[index].alive.as_ref().expect("the test keeps it alive")
+    }
+
+    /// Whether the node runs.
+    pub fn is_alive(&self, index: usize) -> bool {
+        self.places[index].alive.is_some()
+    }
+
+    /// A node's disk.
+    pub fn disk(&self, index: usize) -> &SimDisk {
+        &self.places[index].disk
+    }
+
+    /// GETs at the origin so far.
+    pub fn gets(&self) -> u64 {
+        self.origin.totals().0
+    }
+
+    /// Kills a node.
+    pub async fn kill(&mut self, index: usize, ending: Ending) {
+        self.net.kill(&self.places[index].identity);
+        if let Some(alive) = self.places[index].alive.take() {
+            let tasks = alive.runtime.tasks.clone();
+            drop(alive);
+            tasks.shut_down().await;
+        }
+        if ending == Ending::PowerFails {
+            self.places[index].disk.crash();
+        }
+    }
+
+    /// Starts a node, on the disk it had, with the newest map.
+    pub async fn start(&mut self, index: usize) {
+        let place = &mut self.places[index];
+        self.net.revive(&place.identity);
+        place.starts += 1;
+        let number = index as u64 + 1;
+        let seed = self.seed.wrapping_mul(31).wrapping_add(number * 1_000 + place.starts);
+        let net = self.net.node(place.identity.clone(), place.address);
+        let runtime = Runtime::sim(seed, net, place.disk.clone());
+        let buffers = BufferPool::new(32 << 20);
+        let config =
+            [StoreConfig { name: "nvme0".into(), path: PathBuf::from("/nvme0"), capacity_bytes: DISK_BYTES / 2 }];
+        let stores = Stores::open(&runtime, buffers, "default/demo", &config, Watermarks::default());
+        let stores = stores.await.expect("the store opens");
+        let maps = MapHolder::in_memory(self.cluster, place.name.clone(), TrustedKeys::from_spkis([]));
+        let peers = Client::new(runtime.clone(), Arc::new(Members(maps.clone())));
+        let volumes = self.volumes.subscribe();
+        let origins = Origins::new(runtime.clone(), volumes.clone(), Arc::new(self.origin.clone()));
+        let replicator =
+            Replicator::new(runtime.clone(), stores.clone(), peers.clone(), Arc::new(maps.clone()), volumes);
+        let cache = Cache::new(
+            runtime.clone(),
+            stores.clone(),
+            peers.clone(),
+            origins.clone(),
+            replicator,
+            self.budget_bytes,
+        );
+        let listener = runtime.net.listen(SocketAddr::new(place.address, PEER_PORT)).await.expect("the port is free");
+        let server = Server::new(runtime.clone(), peers, Arc::new(cache.clone()), ControlRoutes::new());
+        runtime.tasks.spawn(server.serve(listener));
+        place.alive = Some(Alive { runtime, stores, maps, cache, origins });
+        self.states[index] = NodeState::Serving;
+        self.publish();
+    }
+
+    /// The authority says what a node does: a new epoch, at every node that runs.
+    pub fn set_state(&mut self, index: usize, state: NodeState) {
+        self.states[index] = state;
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        self.epoch += 1;
+        let map = self.map();
+        for alive in self.places.iter().filter_map(|place| place.alive.as_ref()) {
+            let adopted = alive.maps.adopt_unsigned_for_simulation(map.clone());
+            assert_eq!(adopted, Adoption::Adopted(Epoch(self.epoch)));
+        }
+    }
+
+    fn map(&self) -> ClusterMap {
+        let nodes: Vec<Node> = (1..=NODES)
+            .zip(&self.places)
+            .zip(&self.states)
+            .map(|((number, place), state)| Node {
+                id: NodeId(number),
+                name: place.name.clone(),
+                addresses: vec![place.address],
+                ports: Ports { peer: PEER_PORT, s3: 0, redis: 0 },
+                domain: place.name.as_str().into(),
+                weight: 1,
+                state: *state,
+            })
+            .collect();
+        let owners: Vec<Vec<NodeId>> = Slot::all().map(|slot| self.owners(slot)).collect();
+        ClusterMap::new(Epoch(self.epoch), self.cluster, nodes, &owners, Vec::new()).expect("a sound map")
+    }
+
+    /// The slot's owners: those that don't serve come last.
+    fn owners(&self, slot: Slot) -> Vec<NodeId> {
+        let first = u32::try_from(slot.index()).expect("small") % NODES;
+        let mut owners: Vec<u32> = (0..NODES).map(|step| (first + step) % NODES).take(COPIES).collect();
+        owners.sort_by_key(|node| self.states[*node as usize] != NodeState::Serving);
+        owners.into_iter().map(|node| NodeId(node + 1)).collect()
+    }
+
+    /// Which node (by position) leads the chunk, which owns it besides, and which doesn't.
+    pub fn roles(&self, chunk: &larder_proto::object::Chunk) -> (usize, usize, usize) {
+        let owners = self.owners(chunk.slot());
+        let at = |id: NodeId| usize::try_from(id.0 - 1).expect("small");
+        let (lead, second) = (at(owners[0]), at(owners[1]));
+        (lead, second, 3 - lead - second)
+    }
+}
+
+/// The bytes of an object, made from its name: no two objects have a block alike.
+pub fn content(key: &str, len: usize) -> Bytes {
+    let rng = SimRng::new(key.bytes().fold(7, |hash: u64, byte| hash.wrapping_mul(131).wrapping_add(u64::from(byte))));
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        bytes.extend_from_slice(&rng.next_u64().to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes.into()
+}
+
+/// Waits (on the simulated clock) until `holds`.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..60_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("within a minute: {what}");
+}
+
+fn volume() -> Volume {
+    let chunk_size = ChunkSize::new(u32::try_from(CHUNK).expect("4 MiB")).expect("4 MiB");
+    Volume {
+        id: VolumeId::of("default/demo", "default", "data", "memory", chunk_size),
+        namespace: "default".into(),
+        name: "data".into(),
+        chunk_size,
+        origin: Origin::Local { path: "/nowhere".into() },
+        replicas: None,
+        read_ahead_bytes: 1 << 20,
+        read_deadline: Duration::from_secs(30),
+        freshness: Freshness::Within(Duration::from_secs(60)),
+        attributes: Attributes { uid: 0, gid: 0, file_mode: 0o444, dir_mode: 0o555 },
+    }
+}
+
+/// Peers are who the map says.
+struct Members(MapHolder);
+
+#[async_trait]
+impl peer::Members for Members {
+    fn cluster(&self) -> ClusterId {
+        self.0.cluster()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.0.epoch()
+    }
+
+    fn locate(&self, node: NodeId) -> Option<(NodeName, Vec<SocketAddr>)> {
+        self.0.locate(node)
+    }
+
+    fn id_of(&self, name: &NodeName) -> Option<NodeId> {
+        self.0.current()?.node_named(name).map(|node| node.id)
+    }
+
+    fn newer_epoch_at(&self, _peer: &NodeName, epoch: Epoch) {
+        self.0.heard_of(epoch);
+    }
+
+    fn signed_map(&self) -> Option<Bytes> {
+        self.0.signed()
+    }
+
+    async fn adopt(&self, _signed_map: Bytes) -> bool {
+        false
+    }
+}
