@@ -152,10 +152,13 @@ impl Machine {
         }
     }
 
-    /// Whether its bytes are kept whoever leaves: the origin was asked for this node's own copy, and would be again.
+    /// Whether its bytes are kept whoever leaves: they are this node's own copy, from the origin, which would be asked
+    /// again, or from another owner, which heals what was lost here.
     pub fn keeps_what_it_asked(&self) -> bool {
         match &self.state {
-            State::Asking { hop, .. } | State::Streaming { hop, .. } => *hop == Hop::Origin(Keep::Owned),
+            State::Asking { hop, .. } | State::Streaming { hop, .. } => {
+                matches!(hop, Hop::Origin(Keep::Owned) | Hop::OwnersHave(_))
+            }
             State::Resting { .. } | State::Landed | State::Failed(_) => false,
         }
     }

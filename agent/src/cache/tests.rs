@@ -158,7 +158,6 @@ async fn a_corrupt_chunk_is_healed_from_the_other_owner() {
     assert!(got == content("a", CHUNK as usize)[69_000..74_000]);
     assert_eq!(world.node(lead).cache.snapshot().corrupt, 1);
     assert_eq!(world.gets(), 1, "the other owner's copy is as good");
-    eprintln!("{:?} {:?}", world.node(lead).cache.snapshot(), world.node(lead).stores.status());
     until("it is stored again", || world.node(lead).stores.has(&chunk.id())).await;
 }
 
