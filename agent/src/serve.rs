@@ -30,7 +30,7 @@ use crate::runtime::net::tls::{Credentials, TlsNet};
 use crate::runtime::{Clock, Runtime, mounts as system, process};
 use crate::store::{OpenError, StoreConfig, Stores, Watermarks};
 
-mod below;
+pub(crate) mod below;
 mod mounts;
 mod node;
 mod report;

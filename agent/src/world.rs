@@ -6,29 +6,33 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, VolumeId};
 use larder_proto::map::{ClusterMap, Node, NodeState, Ports, TrustedKeys};
 use larder_proto::object::{ChunkSize, Object, ObjectKey};
 use larder_proto::volume::{Attributes, Freshness, Origin, Volume};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::cache::Cache;
+use crate::fs::names::Homes;
+use crate::fs::{Below, CachedOnly, Fs, Numbers};
 use crate::map::{Adoption, MapHolder};
 use crate::origin::sim::MemoryOrigin;
 use crate::origin::{Origins, Volumes};
-use crate::peer::{self, Client, ControlRoutes, Server};
+use crate::peer::{Client, ControlRoutes, Server};
 use crate::replica::Replicator;
-use crate::runtime::disk::{BufferPool, SimDisk};
+use crate::runtime::clock::SimClock;
+use crate::runtime::disk::{BufferPool, Disk, SimDisk};
 use crate::runtime::net::Identity;
 use crate::runtime::net::sim::SimNet;
 use crate::runtime::sim::SimRng;
-use crate::runtime::{Rng, Runtime};
+use crate::runtime::{Clock, Rng, Runtime};
+use crate::serve::below::{Bytewise, Members};
 use crate::store::{StoreConfig, Stores, Watermarks};
 
 mod simulation;
@@ -60,8 +64,8 @@ pub struct Alive {
     pub maps: MapHolder,
     /// Its chunks.
     pub cache: Cache,
-    /// Its origins.
-    pub origins: Origins,
+    /// The volume's tree.
+    pub fs: Arc<Fs>,
 }
 
 struct Place {
@@ -88,6 +92,8 @@ pub struct World {
     budget_bytes: u64,
     places: Vec<Place>,
     states: Vec<NodeState>,
+    clock: SimClock,
+    began: Instant,
 }
 
 impl World {
@@ -118,8 +124,10 @@ impl World {
         let places = (1..=NODES).map(place).collect();
         let states = vec![NodeState::Serving; NODES as usize];
         let origin = MemoryOrigin::new();
+        let clock = SimClock::new();
+        let began = clock.now();
         let mut world =
-            Self { net, origin, volume, volumes, cluster, seed, epoch: 1, budget_bytes, places, states };
+            Self { net, origin, volume, volumes, cluster, seed, epoch: 1, budget_bytes, places, states, clock, began };
         for index in 0..NODES as usize {
             world.start(index).await;
         }
@@ -146,6 +154,16 @@ impl World {
     /// A node's disk.
     pub fn disk(&self, index: usize) -> &SimDisk {
         &self.places[index].disk
+    }
+
+    /// The simulated time.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Simulated time since the world began.
+    pub fn since_start(&self) -> Duration {
+        self.now() - self.began
     }
 
     /// GETs at the origin so far.
@@ -186,18 +204,24 @@ impl World {
         let origins = Origins::new(runtime.clone(), volumes.clone(), Arc::new(self.origin.clone()));
         let replicator =
             Replicator::new(runtime.clone(), stores.clone(), peers.clone(), Arc::new(maps.clone()), volumes);
-        let cache = Cache::new(
-            runtime.clone(),
-            stores.clone(),
-            peers.clone(),
-            origins.clone(),
-            replicator,
-            self.budget_bytes,
-        );
+        let cache =
+            Cache::new(runtime.clone(), stores.clone(), peers.clone(), origins.clone(), replicator, self.budget_bytes);
         let listener = runtime.net.listen(SocketAddr::new(place.address, PEER_PORT)).await.expect("the port is free");
-        let server = Server::new(runtime.clone(), peers, Arc::new(cache.clone()), ControlRoutes::new());
+        let names = Homes::new(runtime.clone(), maps.clone(), peers.clone(), origins, 1 << 20);
+        let routes = names.routes(ControlRoutes::new());
+        let server = Server::new(runtime.clone(), peers, Arc::new(cache.clone()), routes);
         runtime.tasks.spawn(server.serve(listener));
-        place.alive = Some(Alive { runtime, stores, maps, cache, origins });
+        let state = Path::new("/state");
+        place.disk.create_dir_all(state).expect("made");
+        let below = Below {
+            names: Arc::new(names),
+            chunks: Arc::new(Bytewise { cache: cache.clone(), stores: stores.clone() }),
+            numbers: Arc::new(Numbers::begin(&place.disk, state).expect("begins")),
+            backings: Arc::new(CachedOnly),
+            names_max: 1_000,
+        };
+        let fs = Arc::new(Fs::new(runtime.clone(), self.volume.clone(), below));
+        place.alive = Some(Alive { runtime, stores, maps, cache, fs });
         self.states[index] = NodeState::Serving;
         self.publish();
     }
@@ -287,39 +311,5 @@ fn volume() -> Volume {
         read_deadline: Duration::from_secs(30),
         freshness: Freshness::Within(Duration::from_secs(60)),
         attributes: Attributes { uid: 0, gid: 0, file_mode: 0o444, dir_mode: 0o555 },
-    }
-}
-
-/// Peers are who the map says.
-struct Members(MapHolder);
-
-#[async_trait]
-impl peer::Members for Members {
-    fn cluster(&self) -> ClusterId {
-        self.0.cluster()
-    }
-
-    fn epoch(&self) -> Epoch {
-        self.0.epoch()
-    }
-
-    fn locate(&self, node: NodeId) -> Option<(NodeName, Vec<SocketAddr>)> {
-        self.0.locate(node)
-    }
-
-    fn id_of(&self, name: &NodeName) -> Option<NodeId> {
-        self.0.current()?.node_named(name).map(|node| node.id)
-    }
-
-    fn newer_epoch_at(&self, _peer: &NodeName, epoch: Epoch) {
-        self.0.heard_of(epoch);
-    }
-
-    fn signed_map(&self) -> Option<Bytes> {
-        self.0.signed()
-    }
-
-    async fn adopt(&self, _signed_map: Bytes) -> bool {
-        false
     }
 }

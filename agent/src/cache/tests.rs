@@ -22,7 +22,13 @@ fn chunk(object: &Arc<Object>, index: u32) -> Chunk {
     object.chunk(ChunkIndex(index)).expect("in the object")
 }
 
-async fn read(world: &World, node: usize, chunk: &Chunk, range: ByteRange, pattern: Pattern) -> Result<Bytes, ReadError> {
+async fn read(
+    world: &World,
+    node: usize,
+    chunk: &Chunk,
+    range: ByteRange,
+    pattern: Pattern,
+) -> Result<Bytes, ReadError> {
     let alive = world.node(node);
     let deadline = alive.runtime.clock.now() + Duration::from_secs(30);
     alive.cache.read(REQUEST, chunk, range, pattern, deadline).await
@@ -109,7 +115,8 @@ async fn a_dead_owner_costs_milliseconds_and_no_second_get() {
     assert!(got == content("a", CHUNK as usize));
     assert_eq!(world.gets(), 1);
     copied(&world, &chunk).await;
-    until("the missing copy was made good", || world.node(second).cache.replicator().snapshot().copies_short == 0).await;
+    until("the missing copy was made good", || world.node(second).cache.replicator().snapshot().copies_short == 0)
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use crate::peer;
 use crate::store::Stores;
 
 /// Peers are who the map says.
-pub(super) struct Members(pub(super) MapHolder);
+pub(crate) struct Members(pub(crate) MapHolder);
 
 #[async_trait]
 impl peer::Members for Members {
@@ -59,9 +59,9 @@ impl peer::Members for Members {
 }
 
 /// A tree's bytes come from the cache, its room is that of the stores.
-pub(super) struct Bytewise {
-    pub(super) cache: Cache,
-    pub(super) stores: Stores,
+pub(crate) struct Bytewise {
+    pub(crate) cache: Cache,
+    pub(crate) stores: Stores,
 }
 
 #[async_trait]
