@@ -42,7 +42,7 @@ use node::Node;
 /// Certificates that a trust file may hold are few; more than this isn't one.
 const TRUST_BYTES_MAX: u64 = 256 * 1024;
 
-/// Memory through which stores read and write.
+/// Memory through which stores read for peers and copies, besides what the cache keeps of it: 32 segments of 1 MiB.
 const STORE_BUFFERS_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What a known name takes in memory: itself, its version, and its place in the tables.
@@ -231,15 +231,15 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
     let numbers = Arc::new(Numbers::begin(runtime.disk.as_ref(), &config.state)?);
     let map = MapHolder::open(&runtime, &config.state, config.cluster, config.node.clone(), trust.keys().clone()).await;
     let (peer_address, listener) = listen(&runtime, &config).await?;
-    let stores = open_stores(&runtime, &config).await?;
+    let memory_bytes = config.memory_bytes.unwrap_or_else(process::memory_budget_bytes);
+    let cache_bytes = (memory_bytes / 4).min(cache::BUDGET_BYTES);
+    let stores = open_stores(&runtime, &config, cache_bytes).await?;
     let (volumes_in, volumes) = watch::channel(crate::origin::Volumes::default());
     let members = Arc::new(Members(map.clone()));
     let peers = peer::Client::new(runtime.clone(), members);
     let origins = Origins::new(runtime.clone(), volumes.clone(), Arc::new(RealOrigins::new(&runtime)?));
     let replicator =
         Replicator::new(runtime.clone(), stores.clone(), peers.clone(), Arc::new(map.clone()), volumes.clone());
-    let memory_bytes = config.memory_bytes.unwrap_or_else(process::memory_budget_bytes);
-    let cache_bytes = (memory_bytes / 4).min(cache::BUDGET_BYTES);
     let cache = Cache::new(runtime.clone(), stores.clone(), peers.clone(), origins.clone(), replicator, cache_bytes);
     let names_bytes = usize::try_from(memory_bytes / 8).unwrap_or(usize::MAX);
     let names = Homes::new(runtime.clone(), map.clone(), peers.clone(), origins.clone(), names_bytes);
@@ -338,7 +338,7 @@ fn listen_error(field: &'static str, address: SocketAddr, error: io::Error) -> S
     }
 }
 
-async fn open_stores(runtime: &Runtime, config: &Config) -> Result<Stores, StartError> {
+async fn open_stores(runtime: &Runtime, config: &Config, cache_bytes: u64) -> Result<Stores, StartError> {
     let configs: Vec<StoreConfig> = config
         .stores
         .iter()
@@ -350,7 +350,8 @@ async fn open_stores(runtime: &Runtime, config: &Config) -> Result<Stores, Start
         .collect();
     let marks = Watermarks::new(config.watermarks.high, config.watermarks.low)
         .expect("the configuration's watermarks keep the same rule");
-    let buffers = BufferPool::new(usize::try_from(STORE_BUFFERS_BYTES).expect("32 MiB"));
+    // What the cache has read from a store stays in the store's buffers until the cache gives it up.
+    let buffers = BufferPool::new(usize::try_from(cache_bytes + STORE_BUFFERS_BYTES).unwrap_or(usize::MAX));
     Ok(Stores::open(runtime, buffers, &config.cache_id, &configs, marks).await?)
 }
 
