@@ -135,6 +135,7 @@ fn info(stat: &Stat) -> io::Result<TreeInfo> {
         return Err(io::ErrorKind::NotFound.into());
     }
     let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+    #[allow(clippy::useless_conversion, reason = "signed on some architectures")]
     let nanos = u64::try_from(stat.st_mtime_nsec).unwrap_or(0);
     Ok(TreeInfo {
         inode: stat.st_ino,
