@@ -127,6 +127,9 @@ impl Origin for S3 {
         let Some(last) = range.end().checked_sub(1).filter(|_| !range.is_empty()) else {
             return Ok(futures::stream::empty().boxed());
         };
+        if !self.address.can_hold(key.as_str()) {
+            return Err(OriginError::NotFound);
+        }
         let mut headers = HeaderMap::new();
         headers.insert(header::RANGE, value(&format!("bytes={}-{last}", range.start()))?);
         headers.insert(header::IF_MATCH, value(&format!("\"{}\"", version.as_str()))?);
@@ -144,6 +147,9 @@ impl Origin for S3 {
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, OriginError> {
+        if !self.address.can_hold(key.as_str()) {
+            return Ok(None);
+        }
         let response = self.send(Method::HEAD, self.address.object(key), HeaderMap::new()).await?;
         match response.status() {
             StatusCode::OK => info(response.headers()).map(Some),
@@ -153,6 +159,9 @@ impl Origin for S3 {
     }
 
     async fn list(&self, dir: &DirPath, from: Option<&Cursor>, limit: u16) -> Result<Page, OriginError> {
+        if !self.address.can_hold(&dir.prefix()) {
+            return Ok(Page::default());
+        }
         let url = self.address.list(dir, from, limit);
         let response = self.send(Method::GET, url, HeaderMap::new()).await?;
         if response.status() != StatusCode::OK {

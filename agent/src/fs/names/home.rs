@@ -417,13 +417,14 @@ impl Inner {
     ) -> Result<Looked, OriginError> {
         let (Ok(key), Ok(child)) = (dir.file(name), dir.child(name)) else { return Ok(Looked::Absent) };
         match old {
-            Some(Looked::File(_)) => {
-                return Ok(match origin.head(&key, deadline).await? {
-                    Some(info) => Looked::File(info),
-                    None if origin.dir_exists(&child, deadline).await? => Looked::Dir,
-                    None => Looked::Absent,
-                });
-            }
+            Some(Looked::File(_)) => match origin.head(&key, deadline).await {
+                Ok(Some(info)) => return Ok(Looked::File(info)),
+                Ok(None) if origin.dir_exists(&child, deadline).await? => return Ok(Looked::Dir),
+                Ok(None) => return Ok(Looked::Absent),
+                // A refused HEAD has no document: a LIST says what is the matter.
+                Err(OriginError::AccessDenied | OriginError::Protocol(_)) => {}
+                Err(error) => return Err(error),
+            },
             Some(Looked::Dir) => {
                 return Ok(match origin.dir_exists(&child, deadline).await? {
                     true => Looked::Dir,

@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use larder_proto::limits::KEY_BYTES_MAX;
 use larder_proto::object::{DirPath, ObjectKey};
 use larder_proto::volume;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -45,6 +46,12 @@ impl Address {
             return Err(wrong);
         }
         Ok(Self { base, key_prefix: s3.prefix.to_string() })
+    }
+
+    /// Whether a bucket can hold a key that is so long within the volume. Asking for a longer one is refused with a
+    /// status that means other things too.
+    pub(super) fn can_hold(&self, key: &str) -> bool {
+        self.key_prefix.len() + key.len() <= KEY_BYTES_MAX
     }
 
     /// What the keys of a directory begin with in the bucket.
