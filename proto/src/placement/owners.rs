@@ -4,7 +4,7 @@
 //! a new owner takes the place of the one it replaces, and `leads` orders them afterwards.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::plan::owned;
 use super::quota;
@@ -21,7 +21,7 @@ pub(super) struct Member {
 /// Scans for a swap that may fail before the domains are left as they are: each costs a look at every slot.
 const VAIN_SCANS_MAX: usize = 64;
 
-/// Chains of two moves that are tried, likewise.
+/// Chains of moves that are tried, likewise.
 const CHAINS_MAX: usize = 256;
 
 /// Whom a taker may stand beside.
@@ -157,9 +157,9 @@ impl<'a> Table<'a> {
         (share / (self.members.len() - 1).clamp(1, 8)).max(1)
     }
 
-    /// Moves slots from members above their quota to members below, once somebody is beyond 5 % or one slot.
+    /// Moves slots from members above their quota to members below, once somebody is beyond 5 %, one slot or its bound.
     pub(super) fn balance(&mut self) {
-        if !(0..self.members.len()).any(|member| self.is_far(member)) {
+        if !(0..self.members.len()).any(|member| self.is_far(member) || self.above(member) > 0) {
             return;
         }
         let led = leads_of(&self.rows, self.members.len());
@@ -219,52 +219,65 @@ impl<'a> Table<'a> {
 
     /// Evens out what is beyond 5 % or one slot, where no slot can go from a giver to a taker at once.
     fn chain_far(&mut self) -> bool {
-        (0..self.members.len()).any(|member| self.is_far(member)) && self.chain(Beside::OtherDomains)
+        let members = 0..self.members.len();
+        let giver = members.clone().max_by_key(|m| (self.surplus(*m), Reverse(*m)));
+        let far = members.clone().any(|member| self.is_far(member));
+        giver.is_some_and(|giver| far && self.surplus(giver) > 0 && self.chain(giver, Beside::OtherDomains))
     }
 
     /// Likewise for members above their bound, at the cost of domains.
     fn chain_above(&mut self) -> bool {
-        let widest = (0..self.members.len()).max_by_key(|m| (self.surplus(*m), Reverse(*m)));
-        widest.is_some_and(|member| self.above(member) > 0) && self.chain(Beside::Anybody)
+        let giver = (0..self.members.len()).max_by_key(|m| (self.above(*m), Reverse(*m)));
+        giver.is_some_and(|giver| self.above(giver) > 0 && self.chain(giver, Beside::Anybody))
     }
 
-    /// Moves slots in pairs: a third member stands between the one most above its quota and the one most below.
-    fn chain(&mut self, beside: Beside) -> bool {
-        let members = 0..self.members.len();
-        let Some(giver) = members.clone().max_by_key(|m| (self.surplus(*m), Reverse(*m))) else { return false };
-        let Some(taker) = members.min_by_key(|m| (self.surplus(*m), *m)) else { return false };
-        if self.surplus(giver) <= 0 || self.surplus(taker) >= 0 {
-            return false;
+    /// Hands slots from the giver over as many members as it takes to one that is below its quota.
+    fn chain(&mut self, giver: usize, beside: Beside) -> bool {
+        let Some(path) = self.path(giver, beside) else { return false };
+        let taker = path[path.len() - 1];
+        let mut most = usize::try_from(self.surplus(giver).min(-self.surplus(taker))).unwrap_or(0);
+        // From the taker's end, so that nobody in between goes above what it had.
+        for step in path.windows(2).rev() {
+            let slots = self.replaceable(step[0], step[1], beside, most);
+            for slot in &slots {
+                self.replace(*slot, step[0], step[1]);
+            }
+            most = slots.len();
         }
-        let mut reached: Vec<Option<usize>> = vec![None; self.members.len()];
-        for (slot, row) in self.rows.iter().enumerate().filter(|(_, row)| row.contains(&giver)) {
-            for (middle, reached) in reached.iter_mut().enumerate() {
-                if reached.is_none() && middle != taker && self.may_replace(row, giver, middle, beside) {
-                    *reached = Some(slot);
+        most > 0
+    }
+
+    /// The shortest way from the giver to a member below its quota: each may take a place of the one before.
+    fn path(&self, giver: usize, beside: Beside) -> Option<Vec<usize>> {
+        let mut came_from: Vec<Option<usize>> = vec![None; self.members.len()];
+        let mut waiting = VecDeque::from([giver]);
+        while let Some(member) = waiting.pop_front() {
+            if self.surplus(member) < 0 {
+                let mut path = vec![member];
+                while let Some(before) = came_from[path[path.len() - 1]] {
+                    path.push(before);
+                }
+                path.reverse();
+                return Some(path);
+            }
+            for row in self.rows.iter().filter(|row| row.contains(&member)) {
+                for next in 0..self.members.len() {
+                    let new = next != giver && came_from[next].is_none();
+                    if new && self.may_replace(row, member, next, beside) {
+                        came_from[next] = Some(member);
+                        waiting.push_back(next);
+                    }
                 }
             }
         }
-        let found = self.rows.iter().enumerate().find_map(|(slot, row)| {
-            let reaches = |m: usize| reached[m].is_some_and(|first| first != slot);
-            let mut middles = row.iter().copied().filter(|m| reaches(*m));
-            middles.find(|m| self.may_replace(row, *m, taker, beside))
-        });
-        let Some(middle) = found else { return false };
-        let most = usize::try_from(self.surplus(giver).min(-self.surplus(taker))).unwrap_or(0);
-        let firsts = self.replaceable(giver, middle, beside, most, &[]);
-        let seconds = self.replaceable(middle, taker, beside, most, &firsts);
-        for (first, second) in firsts.iter().zip(&seconds) {
-            self.replace(*first, giver, middle);
-            self.replace(*second, middle, taker);
-        }
-        !firsts.is_empty() && !seconds.is_empty()
+        None
     }
 
-    /// The first `most` slots, not in `but` (sorted), where one may take another's place.
-    fn replaceable(&self, old: usize, new: usize, beside: Beside, most: usize, but: &[usize]) -> Vec<usize> {
+    /// The first `most` slots where one may take another's place.
+    fn replaceable(&self, old: usize, new: usize, beside: Beside, most: usize) -> Vec<usize> {
         let rows = self.rows.iter().enumerate();
         let may = rows.filter(|(_, row)| row.contains(&old) && self.may_replace(row, old, new, beside));
-        may.map(|(slot, _)| slot).filter(|slot| but.binary_search(slot).is_err()).take(most).collect()
+        may.map(|(slot, _)| slot).take(most).collect()
     }
 
     fn may_replace(&self, row: &[usize], old: usize, new: usize, beside: Beside) -> bool {
