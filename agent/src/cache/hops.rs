@@ -32,9 +32,6 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// How long a living peer may take to say anything at all.
 const PROBE_WITHIN: Duration = Duration::from_millis(500);
 
-/// How long the answer's head of a Fill may take: it comes before the peer asks anybody.
-const FILL_HEAD_WITHIN: Duration = Duration::from_secs(1);
-
 /// What bounds one body as a whole; progress is watched by the flight. 64 MiB at 1 MiB/s.
 const BODY_WITHIN: Duration = Duration::from_secs(64);
 
@@ -132,7 +129,8 @@ impl Inner {
     ) -> Result<Place, HopFailure> {
         let bad = HopFailure::Refused(ErrorKind::BadRequest);
         let request = ChunkRequest::new(ask.request, want, ask.owners.epoch, chunk.clone(), range).ok_or(bad)?;
-        let patience = if want.is_fill() { FILL_HEAD_WITHIN } else { HAVE_PATIENCE };
+        // The client bounds a Fill's head; waiting in line for a connection is not the peer's doing.
+        let patience = if want.is_fill() { BODY_WITHIN } else { HAVE_PATIENCE };
         let read = self.peers.read(node, &request, self.now() + BODY_WITHIN);
         match timeout(patience, read).await {
             Ok(Ok(body)) => {

@@ -284,3 +284,21 @@ async fn without_owners_the_reader_asks_the_origin_itself() {
     assert!(read_all(&world, reader, &chunk).await.expect("from the origin") == content("a", 100_000));
     assert!(!world.node(reader).stores.has(&chunk.id()), "it isn't an owner");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_line_for_connections_is_no_failure_of_the_peer() {
+    let world = World::new(12).await;
+    // Each GET takes longer than a peer may take to say that it lives; many more are wanted than connections allow.
+    world.origin.set_latency(Duration::from_millis(1_500));
+    let objects: Vec<_> = (0..60).map(|number| world.put(&format!("f{number}"), 50_000)).collect();
+    let reads = objects.iter().map(|object| {
+        let (world, chunk) = (&world, chunk(object, 0));
+        async move { read_all(world, 0, &chunk).await }
+    });
+    for (number, answer) in join_all(reads).await.into_iter().enumerate() {
+        assert!(answer.expect("read") == content(&format!("f{number}"), 50_000));
+    }
+    assert_eq!(world.gets(), 60);
+    let counted = world.node(0).cache.snapshot();
+    assert_eq!((counted.unreachable, counted.abandoned), (0, 0));
+}

@@ -28,13 +28,14 @@ use super::body::{Segments, next_frame};
 use super::circuit::{Circuit, Event, Verdict};
 use super::outgoing::Outgoing;
 use super::passing::{Newer, pass_maps};
-use super::pool::{Destination, Freshness, Leased, Pool, Purpose};
+use super::pool::{Destination, Freshness, Leased, Pool, Purpose, Turn};
 use super::{Members, PeerError, control};
 use crate::runtime::Runtime;
 use crate::runtime::net::Identity;
 
-/// How long an answer's head may take: a Have looks into its stores, a Fill answers before it asks the origin.
-const HEAD: Duration = Duration::from_secs(2);
+/// How long an answer's head may take: a Have looks into its stores, a Fill answers before it asks the origin. What a
+/// reader loses to a peer that hangs.
+const HEAD: Duration = Duration::from_secs(1);
 
 /// Who gives an attempt up after this long without an answer has waited for a peer that hangs.
 const GIVEN_UP: Duration = Duration::from_millis(500);
@@ -166,8 +167,9 @@ impl Client {
         if !encoder.is_complete() {
             return Err(PeerError::Broken);
         }
-        let (leased, answer) =
-            self.ask_by(node, Purpose::Put, request.to_head(), Outgoing::of(frames), deadline, deadline).await?;
+        let (leased, answer) = self
+            .ask_within(node, Purpose::Put, request.to_head(), Outgoing::of(frames), Duration::MAX, deadline)
+            .await?;
         self.inner.record(node, Event::Success);
         if answer.body().is_end_stream() {
             leased.give_back();
@@ -216,7 +218,7 @@ impl Client {
         self.inner.pool.open_connections()
     }
 
-    /// Asks with the deadline of a head.
+    /// Asks; the answer's head must come soon.
     async fn ask(
         &self,
         node: NodeId,
@@ -225,28 +227,32 @@ impl Client {
         body: Outgoing,
         deadline: Instant,
     ) -> Result<(Leased, Response<Incoming>), PeerError> {
-        self.ask_by(node, purpose, head, body, self.inner.runtime.clock.now() + HEAD, deadline).await
+        self.ask_within(node, purpose, head, body, HEAD, deadline).await
     }
 
-    /// The successful answer to one request, whose head came before both deadlines.
-    async fn ask_by(
+    /// The successful answer to one request, whose head came `within` this time of being asked. Waiting in line for a
+    /// connection is not the peer's doing: it ends at the deadline and tells the circuit nothing.
+    async fn ask_within(
         &self,
         node: NodeId,
         purpose: Purpose,
         head: Request<()>,
         body: Outgoing,
-        head_deadline: Instant,
+        within: Duration,
         deadline: Instant,
     ) -> Result<(Leased, Response<Incoming>), PeerError> {
         let inner = &self.inner;
         let to = inner.destination(node)?;
+        let turn = inner.pool.turn(node, purpose, deadline).await?;
         if inner.step(node, Event::Ask) == Verdict::Refuse {
             inner.counts.circuit_open.fetch_add(1, Ordering::Relaxed);
             return Err(PeerError::CircuitOpen(node));
         }
         inner.counts.requests.fetch_add(1, Ordering::Relaxed);
-        let attempt = Attempt { inner, node, began: inner.runtime.clock.now(), open: true };
-        let exchanged = self.exchange(&to, purpose, head, body, head_deadline, deadline).await;
+        let began = inner.runtime.clock.now();
+        let attempt = Attempt { inner, node, began, open: true };
+        let deadline = deadline.min(began.checked_add(within).unwrap_or(deadline));
+        let exchanged = self.exchange(&to, turn, head, body, deadline).await;
         attempt.ended();
         let (leased, answer) = exchanged.inspect_err(|_| inner.record(node, Event::Failure))?;
         if let (Some(epoch), Identity::Node(_, name)) = (epoch_of_answer(answer.headers()), &to.identity) {
@@ -269,17 +275,16 @@ impl Client {
     async fn exchange(
         &self,
         to: &Destination,
-        purpose: Purpose,
+        turn: Turn,
         head: Request<()>,
         body: Outgoing,
-        head_deadline: Instant,
         deadline: Instant,
     ) -> Result<(Leased, Response<Incoming>), PeerError> {
         let mut freshness = Freshness::Any;
         loop {
-            let mut leased = self.inner.pool.lease(to, purpose, freshness, deadline).await?;
+            let mut leased = self.inner.pool.lease(to, &turn, freshness, deadline).await?;
             let request = head.clone().map(|()| body.clone());
-            match timeout_at(head_deadline.min(deadline), leased.sender.send_request(request)).await {
+            match timeout_at(deadline, leased.sender.send_request(request)).await {
                 Err(_) => return Err(PeerError::Deadline),
                 Ok(Ok(answer)) => return Ok((leased, answer)),
                 Ok(Err(_)) if leased.was_idle => {

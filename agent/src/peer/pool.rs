@@ -100,8 +100,15 @@ pub(super) struct Leased {
     pub(super) was_idle: bool,
     key: (NodeId, Purpose),
     total: OwnedSemaphorePermit,
-    _free: OwnedSemaphorePermit,
+    _turn: Turn,
     pool: Arc<Pool>,
+}
+
+/// One of the connections that a purpose may have to a peer; clones are one.
+#[derive(Clone)]
+pub(super) struct Turn {
+    key: (NodeId, Purpose),
+    _free: Arc<OwnedSemaphorePermit>,
 }
 
 impl Leased {
@@ -133,20 +140,25 @@ impl Pool {
         pool
     }
 
+    /// Waits in line for one of the connections that `purpose` may have to `node`.
+    pub(super) async fn turn(&self, node: NodeId, purpose: Purpose, deadline: Instant) -> Result<Turn, PeerError> {
+        let key = (node, purpose);
+        let free = self.free_of(key);
+        match timeout_at(deadline, free.acquire_owned()).await {
+            Err(_) => Err(PeerError::Deadline),
+            Ok(permit) => Ok(Turn { key, _free: Arc::new(permit.expect("the semaphore is never closed")) }),
+        }
+    }
+
     /// A connection to `to`, before `deadline`.
     pub(super) async fn lease(
         self: &Arc<Self>,
         to: &Destination,
-        purpose: Purpose,
+        turn: &Turn,
         freshness: Freshness,
         deadline: Instant,
     ) -> Result<Leased, PeerError> {
-        let key = (to.node, purpose);
-        let free = self.free_of(key);
-        let free = match timeout_at(deadline, free.acquire_owned()).await {
-            Err(_) => return Err(PeerError::Deadline),
-            Ok(permit) => permit.expect("the semaphore is never closed"),
-        };
+        let key = turn.key;
         if freshness == Freshness::Any {
             while let Some(idle) = self.take_idle(key) {
                 let mut sender = idle.sender;
@@ -157,7 +169,7 @@ impl Pool {
                         was_idle: true,
                         key,
                         total: idle.total,
-                        _free: free,
+                        _turn: turn.clone(),
                         pool: self.clone(),
                     });
                 }
@@ -165,7 +177,7 @@ impl Pool {
         }
         let total = self.total_permit(deadline).await?;
         let sender = self.connect(to, deadline).await?;
-        Ok(Leased { sender, was_idle: false, key, total, _free: free, pool: self.clone() })
+        Ok(Leased { sender, was_idle: false, key, total, _turn: turn.clone(), pool: self.clone() })
     }
 
     /// Connections that are open or being opened.

@@ -204,7 +204,7 @@ impl Inner {
         let remembered = memory.and_then(|pieces| pieces());
         let pieces = match remembered {
             Some(pieces) => pieces,
-            None => match self.from_store(&entry.chunk).await {
+            None => match self.read_pieces(&entry.chunk).await {
                 Ok(pieces) => pieces,
                 Err(Gone::Now) => return Outcome::Missing { done, missing: lacking.len() },
                 Err(Gone::ForEver) => return Outcome::Lost,
@@ -231,7 +231,7 @@ impl Inner {
     }
 
     /// The chunk in pieces of 1 MiB, checked.
-    async fn from_store(&self, chunk: &Chunk) -> Result<Vec<Checksummed>, Gone> {
+    async fn read_pieces(&self, chunk: &Chunk) -> Result<Vec<Checksummed>, Gone> {
         let len = u64::from(chunk.len());
         let mut pieces = Vec::new();
         let mut at = 0;

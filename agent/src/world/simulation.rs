@@ -24,6 +24,9 @@ const ROUNDS: u64 = 40;
 /// Reads at a time.
 const READERS: u64 = 4;
 
+/// The memory of each cache: less than half of what is read.
+const MEMORY_BYTES: u64 = 16 << 20;
+
 /// How long the authority waits before it says that a silent node is Suspect.
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -57,7 +60,9 @@ struct Run {
 }
 
 fn files(world: &World) -> Vec<File> {
-    let sizes = [0, 1, 100_000, 65_536, 1 << 20, 3 << 20, CHUNK as usize, CHUNK as usize + 1, (9 << 20) + 77, 17 << 20];
+    let large = [1 << 20, 3 << 20, CHUNK as usize, CHUNK as usize + 1, (9 << 20) + 77, 17 << 20];
+    let small = (0..20).map(|number| number * 20_000);
+    let sizes: Vec<usize> = [0, 1, 65_536].into_iter().chain(small).chain(large).collect();
     let file = |(number, len): (usize, &usize)| {
         let key = format!("d{}/f{number}", number % 3);
         File { object: world.put(&key, *len), bytes: content(&key, *len), key }
@@ -101,7 +106,7 @@ async fn look(fs: &Fs, parent: Ino, name: &str) -> Result<Ino, FsError> {
 
 impl Run {
     async fn of(seed: u64) -> Self {
-        let mut world = World::new(seed).await;
+        let mut world = World::with_budget(seed, MEMORY_BYTES).await;
         world.origin.set_latency(Duration::from_millis(5));
         let rng = SimRng::new(seed ^ 0x5eed);
         let files = files(&world);
