@@ -25,9 +25,12 @@ use super::route::{Hop, Keep};
 /// How long an owner may take to begin its answer to a Have: far above a round trip, far below an origin.
 pub const HAVE_PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long a place may go without landing a byte before it is abandoned. Longer than the origin's own retries; a
-/// silent peer is found out earlier, by a probe (`hops.rs`).
+/// How long the origin or the store may go without landing a byte before it is abandoned. Longer than their own retries.
 pub const STALL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same for a Fill, whose filler abandons its own places earlier; waiting in line for a connection is in it. A peer
+/// that is dead or hangs is found out within a second, by its head's deadline and by probes (`hops.rs`).
+pub const FILL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The first pause after every place failed; it doubles up to [`REST_MAX`].
 const REST_MIN: Duration = Duration::from_millis(50);
@@ -242,14 +245,16 @@ impl Machine {
 fn first_patience(hop: &Hop) -> Duration {
     match hop {
         Hop::Have(_) | Hop::OwnersHave(_) => HAVE_PATIENCE,
-        Hop::Store | Hop::Fill(_) | Hop::Origin(_) => STALL_PATIENCE,
+        Hop::Fill(_) => FILL_PATIENCE,
+        Hop::Store | Hop::Origin(_) => STALL_PATIENCE,
     }
 }
 
 fn stall_patience(hop: &Hop) -> Duration {
     match hop {
         Hop::Have(_) | Hop::OwnersHave(_) => 4 * HAVE_PATIENCE,
-        Hop::Store | Hop::Fill(_) | Hop::Origin(_) => STALL_PATIENCE,
+        Hop::Fill(_) => FILL_PATIENCE,
+        Hop::Store | Hop::Origin(_) => STALL_PATIENCE,
     }
 }
 
@@ -328,10 +333,10 @@ mod tests {
     fn a_place_without_progress_is_abandoned_and_the_next_one_asked() {
         let (mut machine, now) = start(vec![fill(1), fill(2), ORIGIN]);
         machine.step(Event::Bytes(10), now);
-        assert_eq!(machine.step(Event::Tick, now + STALL_PATIENCE / 2), Action::Continue);
-        assert_eq!(machine.step(Event::Tick, now + STALL_PATIENCE), Action::Ask(fill(2)));
-        let later = now + STALL_PATIENCE;
-        assert_eq!(machine.expires(), Some(later + STALL_PATIENCE), "the next place has its own patience");
+        assert_eq!(machine.step(Event::Tick, now + FILL_PATIENCE / 2), Action::Continue);
+        assert_eq!(machine.step(Event::Tick, now + FILL_PATIENCE), Action::Ask(fill(2)));
+        let later = now + FILL_PATIENCE;
+        assert_eq!(machine.expires(), Some(later + FILL_PATIENCE), "the next place has its own patience");
     }
 
     #[test]
