@@ -8,6 +8,6 @@ mod authority;
 mod credentials;
 mod holder;
 
-pub use authority::{AuthorityClient, AuthorityCounts, AuthorityOptions, Hooks, Volumes};
+pub use authority::{AuthorityClient, AuthorityCounts, AuthorityOptions, Hooks, Install, Volumes};
 pub use credentials::{IdentityError, NodeIdentity};
 pub use holder::{AdoptError, Adoption, MapCounts, MapHolder, Owner};

@@ -50,12 +50,15 @@ pub struct AuthorityOptions {
     pub state: PathBuf,
 }
 
+/// Makes the net show a certificate.
+pub type Install = Box<dyn Fn(&NodeIdentity) -> Result<(), rustls::Error> + Send + Sync>;
+
 /// What the conversation needs of the rest of the agent.
 pub struct Hooks {
     /// What is reported each second; the epoch is filled in. Must not block.
     pub report: Box<dyn Fn() -> NodeReport + Send + Sync>,
     /// The net shows this certificate from now on.
-    pub install: Box<dyn Fn(&NodeIdentity) -> Result<(), rustls::Error> + Send + Sync>,
+    pub install: Install,
 }
 
 /// Joins and sessions, since the start.

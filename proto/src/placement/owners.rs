@@ -261,10 +261,9 @@ impl<'a> Table<'a> {
                 return Some(path);
             }
             for row in self.rows.iter().filter(|row| row.contains(&member)) {
-                for next in 0..self.members.len() {
-                    let new = next != giver && came_from[next].is_none();
-                    if new && self.may_replace(row, member, next, beside) {
-                        came_from[next] = Some(member);
+                for (next, before) in came_from.iter_mut().enumerate() {
+                    if next != giver && before.is_none() && self.may_replace(row, member, next, beside) {
+                        *before = Some(member);
                         waiting.push_back(next);
                     }
                 }

@@ -300,7 +300,7 @@ fn check(map: &ClusterMap, facts: &Facts) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 5, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_maps_hold_what_they_promise(
