@@ -70,7 +70,8 @@ struct Inner {
     folder: PathBuf,
     parts: Parts,
     calls: Pool,
-    live: Mutex<BTreeMap<VolumeId, Mount>>,
+    /// Nothing once they were taken away for good.
+    live: Mutex<Option<BTreeMap<VolumeId, Mount>>>,
     /// The trees of `live`, for those who only look.
     trees: Trees,
     failures: Mutex<BTreeMap<VolumeId, String>>,
@@ -84,7 +85,7 @@ impl Mounts {
             folder,
             parts,
             calls,
-            live: Mutex::default(),
+            live: Mutex::new(Some(BTreeMap::new())),
             trees: Trees::default(),
             failures: Mutex::default(),
         };
@@ -99,12 +100,15 @@ impl Mounts {
         self.inner.runtime.tasks.spawn(look_after(self.inner.clone(), volumes, epoch));
     }
 
-    /// Takes all mounts away.
+    /// Takes all mounts away, for good.
     pub(super) async fn stop(&self) {
         let inner = self.inner.clone();
-        let all = std::mem::take(&mut *inner.live.lock());
-        inner.trees.replace(BTreeMap::new());
-        let unmounted = inner.calls.run(move || all.into_values().for_each(take_away)).await;
+        let unmounted = self.inner.calls.run(move || {
+            let live = inner.live.lock().take();
+            inner.trees.replace(BTreeMap::new());
+            live.into_iter().flatten().for_each(|(_, mount)| take_away(mount));
+        });
+        let unmounted = unmounted.await;
         if let Err(error) = unmounted {
             tracing::error!(%error, "mounts are left behind; the next start takes them away");
         }
@@ -135,10 +139,8 @@ async fn look_after(inner: Arc<Inner>, mut volumes: watch::Receiver<Volumes>, mu
 impl Inner {
     /// Makes what is mounted equal to what is wanted. Blocks.
     fn settle(&self, wanted: &Volumes) {
-        if self.runtime.tasks.stopping().is_cancelled() {
-            return;
-        }
         let mut live = self.live.lock();
+        let Some(live) = live.as_mut() else { return };
         let gone: Vec<VolumeId> = live
             .iter()
             .filter(|(id, mount)| !wanted.contains_key(id) || !mount.is_alive())
