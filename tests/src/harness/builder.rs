@@ -1,0 +1,179 @@
+//! What a scenario's cluster is to be, and the YAML that says so.
+
+use serde_json::{Map, Value, json};
+
+use super::cluster::Cluster;
+use crate::stub::StubS3;
+
+/// Of the CacheCluster, in namespace `default`.
+pub(super) const CLUSTER_NAME: &str = "scenario";
+
+/// A volume to be.
+#[derive(Clone, Debug)]
+pub struct VolumeSpec {
+    name: String,
+    spec: Map<String, Value>,
+    keys: Option<(String, String)>,
+}
+
+impl VolumeSpec {
+    /// The stub's own bucket, with credentials that it accepts.
+    pub fn s3(name: &str, stub: &StubS3) -> VolumeSpec {
+        VolumeSpec::bucket(name, &stub.endpoint(), stub.bucket()).keys(stub.access_key(), stub.secret_key())
+    }
+
+    /// A bucket at an endpoint; give it [`VolumeSpec::keys`].
+    pub fn bucket(name: &str, endpoint: &str, bucket: &str) -> VolumeSpec {
+        let secret = format!("{name}-keys");
+        let s3 = json!({"bucket": bucket, "endpoint": endpoint, "credentials": {"secretRef": {"name": secret}}});
+        let spec = json!({"clusterRef": {"name": CLUSTER_NAME}, "origin": {"s3": s3}});
+        let Value::Object(spec) = spec else { unreachable!("written as an object") };
+        VolumeSpec { name: name.to_owned(), spec, keys: None }.keys("none", "none")
+    }
+
+    /// Its credentials.
+    pub fn keys(mut self, access: &str, secret: &str) -> VolumeSpec {
+        self.keys = Some((access.to_owned(), secret.to_owned()));
+        self
+    }
+
+    /// A field of its spec.
+    pub fn with(mut self, field: &str, value: impl Into<Value>) -> VolumeSpec {
+        self.spec.insert(field.to_owned(), value.into());
+        self
+    }
+
+    /// `freshness`.
+    pub fn freshness(self, freshness: &str) -> VolumeSpec {
+        self.with("freshness", freshness)
+    }
+
+    /// `chunkSize`.
+    pub fn chunk_size(self, size: &str) -> VolumeSpec {
+        self.with("chunkSize", size)
+    }
+
+    /// `readAhead`.
+    pub fn read_ahead(self, size: &str) -> VolumeSpec {
+        self.with("readAhead", size)
+    }
+
+    /// `readDeadline`.
+    pub fn read_deadline(self, deadline: &str) -> VolumeSpec {
+        self.with("readDeadline", deadline)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn documents(&self) -> Vec<Value> {
+        let volume = json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "CacheVolume",
+            "metadata": {"name": self.name}, "spec": self.spec,
+        });
+        let secret = self.keys.iter().map(|(access, secret)| {
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{}-keys", self.name)},
+                "stringData": {"accessKeyId": access, "secretAccessKey": secret},
+            })
+        });
+        secret.chain([volume]).collect()
+    }
+}
+
+/// A cluster to be: 3 nodes, 2 replicas, one store of 1 GiB on each node.
+#[derive(Clone, Debug)]
+pub struct ClusterBuilder {
+    pub(super) nodes: u32,
+    min_nodes: Option<u32>,
+    replicas: u32,
+    cache_id: Option<String>,
+    pub(super) volumes: Vec<VolumeSpec>,
+    pub(super) up_args: Vec<String>,
+}
+
+impl ClusterBuilder {
+    pub(super) fn new() -> ClusterBuilder {
+        ClusterBuilder {
+            nodes: 3,
+            min_nodes: None,
+            replicas: 2,
+            cache_id: None,
+            volumes: Vec::new(),
+            up_args: Vec::new(),
+        }
+    }
+
+    /// How many nodes are started: `n1`, `n2`, ...
+    pub fn nodes(mut self, nodes: u32) -> ClusterBuilder {
+        self.nodes = nodes;
+        self
+    }
+
+    /// `minNodes`; as many as are started otherwise.
+    pub fn min_nodes(mut self, nodes: u32) -> ClusterBuilder {
+        self.min_nodes = Some(nodes);
+        self
+    }
+
+    /// `replicas`.
+    pub fn replicas(mut self, replicas: u32) -> ClusterBuilder {
+        self.replicas = replicas;
+        self
+    }
+
+    /// `cacheId`.
+    pub fn cache_id(mut self, id: &str) -> ClusterBuilder {
+        self.cache_id = Some(id.to_owned());
+        self
+    }
+
+    /// How much agents log.
+    pub fn agent_log(mut self, level: &str) -> ClusterBuilder {
+        self.up_args.push(format!("--agent-log={level}"));
+        self
+    }
+
+    /// A volume.
+    pub fn volume(mut self, volume: VolumeSpec) -> ClusterBuilder {
+        self.volumes.push(volume);
+        self
+    }
+
+    /// The documents that `larder up` is given.
+    pub fn yaml(&self) -> String {
+        let mut spec = json!({
+            "minNodes": self.min_nodes.unwrap_or(self.nodes),
+            "replicas": self.replicas,
+            "pools": [{
+                "name": "local",
+                "selector": {"matchLabels": {"larder.dev/local": "true"}},
+                "stores": [{"name": "d0", "hostPath": "/mnt/d0", "capacity": "1Gi", "reserve": "64Mi"}],
+            }],
+        });
+        if let Some(id) = &self.cache_id {
+            spec["cacheId"] = json!(id);
+        }
+        let cluster = json!({
+            "apiVersion": "larder.dev/v1alpha1", "kind": "CacheCluster",
+            "metadata": {"name": CLUSTER_NAME}, "spec": spec,
+        });
+        let documents = std::iter::once(cluster).chain(self.volumes.iter().flat_map(VolumeSpec::documents));
+        let text = |document| serde_yaml::to_string(&document).expect("JSON values are YAML");
+        documents.map(text).collect::<Vec<_>>().join("---\n")
+    }
+
+    /// Starts the cluster and waits until it is Ready and every volume is mounted on every node.
+    pub fn up(self) -> Cluster {
+        let cluster = self.start();
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// Starts the processes; with fewer nodes than `minNodes` there is no map, and so nothing is ready.
+    pub fn start(self) -> Cluster {
+        Cluster::start(self)
+    }
+}

@@ -1,0 +1,323 @@
+//! A running cluster.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::builder::{CLUSTER_NAME, ClusterBuilder, VolumeSpec};
+use super::metrics::Metrics;
+use super::nodes::Node;
+use super::patience::{MINUTE, SOON, wait_for, wait_until};
+use super::programs::larder_program;
+use super::reading::read_uncached;
+use super::run::{Ran, run};
+use super::traces::{mounts_below, remove_traces};
+use super::turns::{self, Turn};
+
+/// `larder up` and its agents.
+#[derive(Debug)]
+pub struct Cluster {
+    name: String,
+    folder: TempDir,
+    spec: ClusterBuilder,
+    up: Option<Child>,
+    _turn: Turn,
+}
+
+/// How many chunks there must be in the stores of all nodes together.
+#[derive(Clone, Copy, Debug)]
+pub struct Copies {
+    /// Distinct chunks.
+    pub chunks: u64,
+    /// Copies of each.
+    pub replicas: u64,
+}
+
+impl Cluster {
+    /// A cluster to be.
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder::new()
+    }
+
+    pub(super) fn start(spec: ClusterBuilder) -> Cluster {
+        let turn = turns::take();
+        // Not in target/: a Unix socket's path has at most 107 bytes. Not in /tmp: that may be memory.
+        let folder = tempfile::Builder::new().prefix("larder-").tempdir_in("/var/tmp").expect("a folder in /var/tmp");
+        let name = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        let mut cluster = Cluster { name, folder, spec, up: None, _turn: turn };
+        cluster.up();
+        cluster
+    }
+
+    /// Starts `larder up` in the foreground of its own, after the first start or after [`Cluster::down`].
+    ///
+    /// # Panics
+    /// If it says no.
+    pub fn up(&mut self) {
+        if let Err(words) = self.try_up() {
+            panic!("larder up: {words}");
+        }
+    }
+
+    /// Starts `larder up`; what it says when it refuses. The process has ended then.
+    pub fn try_up(&mut self) -> Result<(), String> {
+        self.write_yaml();
+        let log = |name: &str| File::create(self.folder().join(name)).expect("the folder is ours");
+        let mut command = Command::new(larder_program());
+        command.arg("up").arg(self.yaml_file()).args(["--nodes", &self.spec.nodes.to_string()]);
+        command.arg("--dir").arg(self.dir()).args(&self.spec.up_args);
+        command.stdin(Stdio::null()).stdout(log("up.out")).stderr(log("up.err"));
+        // SAFETY: prctl(PR_SET_PDEATHSIG) is async-signal-safe and touches only the new process. A test that is killed
+        // takes its cluster with it.
+        unsafe {
+            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?));
+        }
+        let mut child = command.spawn().expect("larder starts");
+        let said = |name: &str| std::fs::read_to_string(self.folder().join(name)).unwrap_or_default();
+        let outcome = wait_for(MINUTE, "larder up says that it is up, or ends", || {
+            if said("up.out").contains("is up: ") {
+                return Some(Ok(()));
+            }
+            child.try_wait().expect("our own child").map(|_| Err(said("up.err")))
+        });
+        if outcome.is_ok() {
+            self.up = Some(child);
+        }
+        outcome
+    }
+
+    fn write_yaml(&self) {
+        std::fs::write(self.yaml_file(), self.spec.yaml()).expect("the folder is ours");
+    }
+
+    fn yaml_file(&self) -> PathBuf {
+        self.folder().join("cluster.yaml")
+    }
+
+    /// Changes what the cluster is to be, and lets the running `larder up` apply it; ended agents start again.
+    pub fn apply(&mut self, change: impl FnOnce(ClusterBuilder) -> ClusterBuilder) -> Ran {
+        self.spec = change(self.spec.clone());
+        self.up_again()
+    }
+
+    /// Changes what the next [`Cluster::try_up`] starts with.
+    pub fn respecify(&mut self, change: impl FnOnce(ClusterBuilder) -> ClusterBuilder) {
+        self.spec = change(self.spec.clone());
+    }
+
+    /// `larder up` beside the one that runs: applies the difference and starts agents that have ended.
+    pub fn up_again(&self) -> Ran {
+        self.write_yaml();
+        let yaml = self.yaml_file();
+        let nodes = self.spec.nodes.to_string();
+        self.larder(&["up", yaml.to_str().expect("made of text"), "--nodes", &nodes], MINUTE)
+    }
+
+    /// `larder ARGS --dir ...`.
+    pub fn larder(&self, args: &[&str], deadline: Duration) -> Ran {
+        run(Command::new(larder_program()).args(args).arg("--dir").arg(self.dir()), deadline)
+    }
+
+    /// `larder down`; the cache stays.
+    pub fn down(&mut self) {
+        self.larder(&["down"], MINUTE).ok();
+        self.reap();
+        let left = remove_traces(self.dir().as_path());
+        assert!(left.is_empty(), "larder down left behind: {left:?}");
+    }
+
+    /// SIGINT to `larder up`, as Ctrl-C sends; waits until it has ended.
+    pub fn interrupt(&mut self) {
+        let pid = self.up.as_ref().expect("the cluster is up").id();
+        kill(Pid::from_raw(i32::try_from(pid).expect("pids are small")), Signal::SIGINT).expect("our own child");
+        self.reap();
+    }
+
+    /// Kills `larder up` and all agents without a word, as a crash of the machine's session would.
+    pub fn crash(&mut self) {
+        let pids: Vec<i32> = self.node_names().iter().map(|name| self.node(name).pid()).collect();
+        let mut up = self.up.take().expect("the cluster is up");
+        // Agents first: they would stop in order when their parent dies.
+        for name in self.node_names() {
+            self.node(&name).signal(Signal::SIGKILL);
+        }
+        up.kill().and_then(|()| up.wait()).expect("our own child");
+        wait_until(SOON, "killed agents are gone", || !pids.iter().any(|pid| super::traces::is_alive(*pid)));
+    }
+
+    fn reap(&mut self) {
+        let Some(mut up) = self.up.take() else { return };
+        wait_until(MINUTE, "larder up ends", || up.try_wait().expect("our own child").is_some());
+    }
+
+    /// Waits until the cluster is Ready and every volume is mounted on every node.
+    pub fn wait_ready(&self) {
+        let volumes: Vec<&str> = self.spec.volumes.iter().map(VolumeSpec::name).collect();
+        let wanted = volumes.len() * self.spec.nodes as usize;
+        wait_until(MINUTE, &format!("{wanted} mounts"), || mounts_below(&self.dir()).len() >= wanted);
+        self.wait_condition("cc", CLUSTER_NAME, "Ready", "Serving");
+    }
+
+    /// Waits until a condition of an object has this reason.
+    pub fn wait_condition(&self, kind: &str, name: &str, condition: &str, reason: &str) {
+        let what = format!("{kind} {name} has {condition} with reason {reason}");
+        wait_until(MINUTE, &what, || self.condition(kind, name, condition).is_some_and(|(_, r)| r == reason));
+    }
+
+    /// Status and reason of a condition.
+    pub fn condition(&self, kind: &str, name: &str, condition: &str) -> Option<(String, String)> {
+        let objects = self.get(kind);
+        let object = objects.iter().find(|object| object.pointer("/metadata/name").is_some_and(|n| n == name))?;
+        let conditions = object.pointer("/status/conditions")?.as_array()?;
+        let found = conditions.iter().find(|c| c["type"] == condition)?;
+        Some((found["status"].as_str()?.to_owned(), found["reason"].as_str()?.to_owned()))
+    }
+
+    /// The name of its CacheCluster.
+    pub fn cluster_name(&self) -> &'static str {
+        CLUSTER_NAME
+    }
+
+    /// `larder get KIND -o json`: the objects.
+    pub fn get(&self, kind: &str) -> Vec<Value> {
+        let text = self.larder(&["get", kind, "-o", "json"], MINUTE).ok();
+        let list: Value = serde_json::from_str(&text).expect("larder prints JSON");
+        list["items"].as_array().expect("a list").clone()
+    }
+
+    /// The cluster's map as `larder map` prints it; null when there is none.
+    pub fn map(&self) -> Value {
+        serde_json::from_str(&self.larder(&["map"], MINUTE).ok()).expect("larder prints JSON")
+    }
+
+    /// The test's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The `--dir` of `larder up`.
+    pub fn dir(&self) -> PathBuf {
+        self.folder().join("c")
+    }
+
+    /// `n1`, `n2`, ...
+    pub fn node_names(&self) -> Vec<String> {
+        (1..=self.spec.nodes).map(|number| format!("n{number}")).collect()
+    }
+
+    pub(super) fn node(&self, name: &str) -> Node {
+        Node::new(&self.dir(), name)
+    }
+
+    /// The folder of a node.
+    pub fn node_dir(&self, node: &str) -> PathBuf {
+        self.node(node).dir().to_owned()
+    }
+
+    /// Where a volume is mounted.
+    pub fn mount(&self, node: &str, volume: &str) -> PathBuf {
+        self.node_dir(node).join("mnt").join(volume)
+    }
+
+    /// A file of a volume, asked of that node's agent.
+    pub fn read(&self, node: &str, volume: &str, path: &str) -> std::io::Result<Vec<u8>> {
+        let file = self.mount(node, volume).join(path);
+        super::within(MINUTE, &format!("read {}", file.display()), move || read_uncached(&file))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self, node: &str) {
+        self.node(node).end(Signal::SIGKILL);
+    }
+
+    /// SIGSTOP.
+    pub fn stop(&self, node: &str) {
+        self.node(node).signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub fn cont(&self, node: &str) {
+        self.node(node).signal(Signal::SIGCONT);
+    }
+
+    /// Ends agents in order (those that still run), lets `larder up` start them again, and waits until all is mounted.
+    pub fn restart(&self, nodes: &[&str]) {
+        for node in nodes.iter().map(|name| self.node(name)).filter(Node::is_alive) {
+            node.end(Signal::SIGTERM);
+        }
+        self.up_again().ok();
+        self.wait_ready();
+    }
+
+    /// The metrics of a node's agent.
+    pub fn metrics(&self, node: &str) -> Metrics {
+        self.node(node).metrics()
+    }
+
+    /// The sum of a metric over all nodes.
+    pub fn sum(&self, metric: &str, labels: &[(&str, &str)]) -> u64 {
+        self.node_names().iter().map(|node| self.metrics(node).sum(metric, labels)).sum()
+    }
+
+    /// A debug page of a node's agent.
+    pub fn debug(&self, node: &str, page: &str) -> Value {
+        let text = self.node(node).page(&format!("/debug/{page}")).expect("the agent answers");
+        serde_json::from_str(&text).expect("debug pages are JSON")
+    }
+
+    /// What a node's agent logged.
+    pub fn log(&self, node: &str) -> String {
+        self.node(node).log()
+    }
+
+    /// Waits until all chunks have their copies and nothing is on its way.
+    pub fn wait_copies(&self, copies: Copies) {
+        let wanted = copies.chunks * copies.replicas;
+        wait_until(MINUTE, &format!("{wanted} copies in the stores"), || {
+            let busy = self.sum("larder_copies_pending", &[]) + self.sum("larder_flights", &[]);
+            busy == 0 && self.sum("larder_store_chunks", &[]) >= wanted
+        });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{} failed; what its cluster left is in {}", self.name, self.keep_artifacts().display());
+        }
+        for node in self.node_names().iter().map(|name| self.node(name)).filter(Node::is_alive) {
+            // A stopped agent can't end.
+            node.wake();
+        }
+        if self.up.is_some() {
+            let stopped = std::thread::scope(|scope| scope.spawn(|| self.larder(&["down"], MINUTE)).join());
+            let said = stopped.map_or_else(|_| "no answer".to_owned(), |ran| ran.err);
+            let mut up = self.up.take().expect("looked at above");
+            let ended = (0..3000).any(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                matches!(up.try_wait(), Ok(Some(_)))
+            });
+            if !ended {
+                let _ = up.kill();
+                let _ = up.wait();
+                eprintln!("larder up did not end by larder down: {said}");
+            }
+        }
+        let left = remove_traces(&self.dir());
+        if !left.is_empty() && !std::thread::panicking() {
+            panic!("the cluster left behind: {left:?}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Scenarios over real processes: `larder up`, its agents, mounts of the kernel, and the origin double.
+//!
+//! One program, because linking is most of what a test file costs. Each test has a cluster of its own; at most two run
+//! at a time. They need root, /dev/fuse, and the programs (`cargo build --workspace --bins`).
+
+mod scenarios {
+    mod bad_input;
+    mod bad_origins;
+    mod bytes;
+    mod changes;
+    mod deaths;
+    mod flights;
+    mod freshness;
+    mod leftovers;
+    mod min_nodes;
+    mod names;
+    mod origin_faults;
+    mod read_only;
+    mod requests;
+    mod semantics_quoted;
+    mod stores;
+}
