@@ -26,6 +26,9 @@ enum Command {
         /// The agent's program; by default the larder-agent beside this one
         #[arg(long)]
         agent: Option<PathBuf>,
+        /// How much agents log into DIR/<node>/agent.log
+        #[arg(long, default_value = "info")]
+        agent_log: AgentLog,
         #[command(flatten)]
         dir: Dir,
     },
@@ -66,6 +69,28 @@ struct Dir {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum AgentLog {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl AgentLog {
+    /// The word in the agent's configuration.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum Output {
     Wide,
     Json,
@@ -88,7 +113,9 @@ async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let outcome = match Cli::parse().command {
-        Command::Up { files, nodes, agent, dir } => up::run(up::Options { files, nodes, agent, dir: dir.dir }).await,
+        Command::Up { files, nodes, agent, agent_log, dir } => {
+            up::run(up::Options { files, nodes, agent, agent_log: agent_log.as_str(), dir: dir.dir }).await
+        }
         Command::Get { kind, name, output, dir } => {
             let format = output.map_or(commands::Format::Table, Into::into);
             commands::get(&dir.dir, &kind, name.as_deref(), format).await

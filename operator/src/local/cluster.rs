@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use larder_crds::{CacheCluster, CacheNode, CacheNodeSpec, Condition, Kind, ObjectMeta, Time};
@@ -14,7 +13,7 @@ use tokio::sync::watch;
 
 use super::commands::Refusal;
 use super::folder::Folder;
-use super::nodes::{Common, Nodes, write_private};
+use super::nodes::{Common, Nodes, Program, write_private};
 use super::plan::{self, NodePlan};
 use crate::authority::{Authority, AuthorityOptions, Ca, NodeTokens, Shape};
 use crate::manifest::{Desired, DesiredVolume, Mistake, ObjectName, Placed};
@@ -41,7 +40,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the authority, then an agent per node, and waits until each serves. What was started is stopped again
     /// when one of them doesn't.
-    pub async fn start(folder: Folder, desired: Desired, count: u32, program: PathBuf) -> Result<Self, Refusal> {
+    pub async fn start(folder: Folder, desired: Desired, count: u32, program: Program) -> Result<Self, Refusal> {
         let plans = plan_nodes(&desired, count, &folder)?;
         let tokens = Arc::new(NodeTokens::new());
         let (volumes, told) = watch::channel(told_volumes(&desired));

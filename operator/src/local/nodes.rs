@@ -28,8 +28,16 @@ pub struct Common {
     pub authority: SocketAddr,
     /// When stores evict.
     pub watermarks: Watermarks,
-    /// The agent's program.
-    pub program: PathBuf,
+    /// What is run on each node.
+    pub program: Program,
+}
+
+/// The agent's program, and how much it logs.
+pub struct Program {
+    /// The file.
+    pub path: PathBuf,
+    /// The agent's word for it.
+    pub log_level: &'static str,
 }
 
 /// The agent's configuration file.
@@ -48,6 +56,7 @@ struct Config<'a> {
     stores: Vec<Store<'a>>,
     watermarks: &'a Watermarks,
     mounts: PathBuf,
+    log_level: &'a str,
 }
 
 #[derive(Serialize)]
@@ -85,7 +94,7 @@ impl Nodes {
             let refuse = |e: &dyn std::fmt::Display| Refusal::new(format!("node {}: {e}", plan.name));
             self.prepare(plan, &token(&plan.name)).map_err(|e| refuse(&e))?;
             let folder = self.folder.node(plan.name.as_str());
-            starting.push((plan.name.clone(), Agent::start(&self.common.program, folder).map_err(|e| refuse(&e))?));
+            starting.push((plan.name.clone(), Agent::start(&self.common.program.path, folder).map_err(|e| refuse(&e))?));
         }
         let started = starting.len();
         for (name, mut agent) in starting {
@@ -119,6 +128,7 @@ impl Nodes {
                 .collect(),
             watermarks: &self.common.watermarks,
             mounts: folder.mounts(),
+            log_level: self.common.program.log_level,
         };
         let text = serde_yaml::to_string(&config).map_err(io::Error::other)?;
         write_private(&folder.config(), text.as_bytes())?;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::cluster::Cluster;
 use super::commands::{self, Refusal};
 use super::folder::Folder;
+use super::nodes::Program;
 use super::socket::{self, Answer, Call, Request};
 use super::{leftovers, lock};
 use crate::manifest::{self, Desired, Mistake};
@@ -29,6 +30,8 @@ pub struct Options {
     pub nodes: u32,
     /// The agent's program; beside this one when absent.
     pub agent: Option<PathBuf>,
+    /// How much agents log.
+    pub agent_log: &'static str,
     /// The cluster's folder.
     pub dir: PathBuf,
 }
@@ -110,9 +113,10 @@ async fn serve(folder: &Folder, desired: Desired, options: Options) -> Result<()
         UnixListener::bind(folder.socket()).map_err(|e| Refusal::new(format!("{}: {e}", folder.socket().display())))?;
     let (calls, mut called) = mpsc::channel(CALLS_MAX);
     tokio::spawn(socket::listen(listener, calls));
+    let program = Program { path: agent_program(options.agent)?, log_level: options.agent_log };
     let mut cluster = tokio::select! { biased;
         () = signals.next() => return Err(Refusal::new("stopped before the cluster was up")),
-        started = Cluster::start(folder.clone(), desired, options.nodes, agent_program(options.agent)?) => started?,
+        started = Cluster::start(folder.clone(), desired, options.nodes, program) => started?,
     };
     println!("{}", cluster.greeting());
     loop {

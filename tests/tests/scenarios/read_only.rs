@@ -9,6 +9,7 @@ use std::path::Path;
 use larder_tests::harness::{Cluster, SOON, VolumeSpec, errno, within};
 use larder_tests::stub::StubS3;
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 
@@ -25,12 +26,16 @@ fn set_times(path: &Path) -> io::Result<()> {
 
 fn set_attribute(path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_encoded_bytes())?;
-    Ok(rustix::fs::setxattr(&path, c"user.note", b"x", rustix::fs::XattrFlags::empty())?)
+    // SAFETY: three pointers to bytes that live until the call returns, and the length of the second.
+    let done = unsafe { libc::setxattr(path.as_ptr(), c"user.note".as_ptr(), c"x".as_ptr().cast(), 1, 0) };
+    Errno::result(done).map_err(io::Error::from).map(drop)
 }
 
 fn remove_attribute(path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_encoded_bytes())?;
-    Ok(rustix::fs::removexattr(&path, c"user.note")?)
+    // SAFETY: two strings that live until the call returns.
+    let done = unsafe { libc::removexattr(path.as_ptr(), c"user.note".as_ptr()) };
+    Errno::result(done).map_err(io::Error::from).map(drop)
 }
 
 const TRIES: [Try; 23] = [
@@ -41,7 +46,7 @@ const TRIES: [Try; 23] = [
     ("create", |root| File::create_new(root.join("new")).map(drop)),
     ("create below a directory", |root| File::create(root.join("dir/new")).map(drop)),
     ("O_TMPFILE", |root| {
-        File::options().write(true).custom_flags(nix::libc::O_TMPFILE).open(root.join("dir")).map(drop)
+        File::options().write(true).custom_flags(libc::O_TMPFILE).open(root.join("dir")).map(drop)
     }),
     ("mkdir", |root| fs::create_dir(root.join("new"))),
     ("rmdir", |root| fs::remove_dir(root.join("empty"))),
