@@ -76,6 +76,7 @@ pub struct Piece {
 impl Inner {
     /// Asks a place for the chunk's bytes from `from` (a block's start) to its end.
     pub(super) async fn open(&self, chunk: &Chunk, hop: &Hop, from: u64, ask: &Ask<'_>) -> Result<Place, HopFailure> {
+        tracing::debug!(request = %ask.request, chunk = ?chunk.id(), ?hop, "a place is asked");
         let len = u64::from(chunk.len());
         let rest = ByteRange::new(from, len).unwrap_or(ByteRange::at(len, 0));
         match hop {

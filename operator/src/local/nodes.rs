@@ -94,7 +94,8 @@ impl Nodes {
             let refuse = |e: &dyn std::fmt::Display| Refusal::new(format!("node {}: {e}", plan.name));
             self.prepare(plan, &token(&plan.name)).map_err(|e| refuse(&e))?;
             let folder = self.folder.node(plan.name.as_str());
-            starting.push((plan.name.clone(), Agent::start(&self.common.program.path, folder).map_err(|e| refuse(&e))?));
+            starting
+                .push((plan.name.clone(), Agent::start(&self.common.program.path, folder).map_err(|e| refuse(&e))?));
         }
         let started = starting.len();
         for (name, mut agent) in starting {

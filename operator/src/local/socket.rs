@@ -49,6 +49,8 @@ pub struct Call {
     pub request: Request,
     /// Where the answer goes.
     pub answer: oneshot::Sender<Answer>,
+    /// Ends when the answer has been written, or nobody waits for it.
+    pub written: oneshot::Receiver<()>,
 }
 
 /// Why a command got no answer.
@@ -111,11 +113,13 @@ async fn serve(stream: UnixStream, calls: mpsc::Sender<Call>) -> std::io::Result
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     BufReader::new(reader.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
+    // Dropped with the connection.
+    let (_written, written) = oneshot::channel();
     let answer = match serde_json::from_str(&line) {
         Ok(request) => {
             let (answer, answered) = oneshot::channel();
             // Both fail only when `larder up` is stopping.
-            let _ = calls.send(Call { request, answer }).await;
+            let _ = calls.send(Call { request, answer, written }).await;
             answered.await.unwrap_or_else(|_| Answer::Refused(vec!["larder up is stopping".into()]))
         }
         Err(error) => Answer::Refused(vec![format!("not a request: {error}")]),

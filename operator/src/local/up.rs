@@ -5,6 +5,7 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::net::UnixListener;
@@ -21,6 +22,9 @@ use crate::manifest::{self, Desired, Mistake};
 
 /// Commands that wait; more are held back by the socket.
 const CALLS_MAX: usize = 16;
+
+/// How long the answer to `down` may take to be written into a local socket.
+const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the command line says.
 pub struct Options {
@@ -151,6 +155,8 @@ async fn answer(cluster: &mut Cluster, call: Call) -> Next {
             cluster.stop().await;
             // The asker has gone away; the cluster stops all the same.
             let _ = call.answer.send(Answer::Done(Value::Null));
+            // This process ends next, and the answer must not end with it.
+            let _ = tokio::time::timeout(LAST_ANSWER_WITHIN, call.written).await;
             return Next::Stop;
         }
     };

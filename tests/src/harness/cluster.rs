@@ -286,7 +286,7 @@ impl Cluster {
     pub fn wait_copies(&self, copies: Copies) {
         let wanted = copies.chunks * copies.replicas;
         wait_until(MINUTE, &format!("{wanted} copies in the stores"), || {
-            let busy = self.sum("larder_copies_pending", &[]) + self.sum("larder_flights", &[]);
+            let busy = self.sum("larder_copies_pending", &[]);
             busy == 0 && self.sum("larder_store_chunks", &[]) >= wanted
         });
     }

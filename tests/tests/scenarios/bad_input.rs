@@ -100,7 +100,7 @@ fn yaml_is_refused_with_file_line_and_field() {
         &changed("clusterRef: {name: small}", "clusterRef: {name: big}"),
         &["spec.clusterRef.name", "no CacheCluster default/big"],
     );
-    refused(&format!("{whole}{VOLUME}"), &["metadata.name", "taken", "cluster.yaml:21"]);
+    refused(&format!("{whole}{VOLUME}"), &["metadata.name", "taken", "cluster.yaml:20"]);
     refused(&changed("replicas: 1", "replicas: 2"), &["spec", "replicas must not be larger than minNodes"]);
     refused(&changed("capacity: 1Gi", "capacity: 900Ti"), &["capacity", "900Ti", "disk"]);
     refused(&changed("spec:\n  minNodes", "spec: [\n  minNodes"), &["cluster.yaml:", "YAML"]);

@@ -108,10 +108,12 @@ fn store_files(dir: &Path) -> Vec<PathBuf> {
 fn bytes_that_rot_on_a_disk_never_reach_a_reader() {
     let stub = StubS3::builder().start_blocking().unwrap();
     let (files, chunks) = fill_bucket(&stub);
-    let cluster = Cluster::builder().volume(volume(&stub)).up();
+    let mut cluster = Cluster::builder().volume(volume(&stub)).up();
     assert_all_right(&cluster, &files);
     cluster.wait_copies(Copies { chunks, replicas: 2 });
 
+    // Stopped meanwhile: what is in memory isn't read from the disk.
+    cluster.down();
     let mut flipped = 0;
     for path in store_files(&cluster.node_dir("n1").join("d0/objects")) {
         let file = File::options().read(true).write(true).open(&path).unwrap();
@@ -122,6 +124,8 @@ fn bytes_that_rot_on_a_disk_never_reach_a_reader() {
         flipped += 1;
     }
     assert!(flipped > 0, "n1 keeps chunks");
+    cluster.up();
+    cluster.wait_ready();
     assert_all_right(&cluster, &files);
     wait_until(SOON, "the rot is counted", || cluster.sum("larder_corrupt_blocks_total", &[]) > 0);
 }

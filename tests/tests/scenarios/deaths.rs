@@ -10,8 +10,11 @@ use larder_tests::harness::{Cluster, Copies, MINUTE, SOON, VolumeSpec, read_unca
 use larder_tests::stub::{StubS3, pattern};
 use parking_lot::Mutex;
 
-const CHUNK: u64 = 256 * 1024;
-const WARM: usize = 12;
+const CHUNK: u64 = 64 * 1024;
+const FILE: u64 = 4 * CHUNK;
+/// So many that readers are still reading what no memory holds when the agent dies.
+const WARM: usize = 80;
+const COLD: usize = 40;
 
 /// Readers that read all their keys again and again until they are told to stop; any error or wrong byte panics.
 struct Readers {
@@ -54,70 +57,94 @@ impl Readers {
         });
     }
 
-    /// Stops them; the time from `moment` to the end of the first read that began after it, and the longest of those.
-    fn stop(self, moment: Instant) -> (Duration, Duration) {
+    /// Stops them.
+    fn end(self) -> Vec<(Instant, Instant)> {
         self.stop.store(true, Ordering::SeqCst);
         within(SOON, "readers end", move || self.threads.into_iter().for_each(|thread| thread.join().unwrap()));
-        let times = self.times.lock();
+        std::mem::take(&mut self.times.lock())
+    }
+
+    /// Stops them; the time from `moment` to the end of the first read that began after it, and the longest of those.
+    fn stop(self, moment: Instant) -> (Duration, Duration) {
+        let times = self.end();
         let after = || times.iter().filter(|(began, _)| *began >= moment);
         let first = after().map(|(_, ended)| *ended - moment).min().expect("reads went on");
         (first, after().map(|(began, ended)| *ended - *began).max().expect("reads went on"))
     }
 }
 
+fn volume(stub: &StubS3) -> VolumeSpec {
+    VolumeSpec::s3("data", stub).chunk_size("64Ki").read_ahead("0")
+}
+
+fn put_files(stub: &StubS3, folder: &str, count: usize) -> Vec<String> {
+    let keys: Vec<String> = (0..count).map(|number| format!("{folder}/{number}")).collect();
+    for key in &keys {
+        stub.put_pattern(key, 1, FILE);
+    }
+    keys
+}
+
+/// A cluster whose disks hold two copies of each chunk of `keys`, and whose memories hold none.
+fn warm_cluster(stub: &StubS3, keys: &[String]) -> Cluster {
+    let cluster = Cluster::builder().volume(volume(stub)).up();
+    let chunks = keys.len() as u64 * FILE / CHUNK;
+    let readers = Readers::start(vec![cluster.mount("n1", "data")], keys);
+    readers.wait_for_more(keys.len() as u64);
+    readers.end();
+    cluster.wait_copies(Copies { chunks, replicas: 2 });
+    cluster.restart(&["n1", "n2", "n3"]);
+    stub.reset_counters();
+    cluster
+}
+
+fn mounts(cluster: &Cluster, nodes: &[&str]) -> Vec<PathBuf> {
+    nodes.iter().map(|node| cluster.mount(node, "data")).collect()
+}
+
 /// faults.md, row 1, as far as reads go.
 #[test]
 fn readers_on_other_nodes_see_no_error_when_an_agent_is_killed() {
     let stub = StubS3::builder().latency(Duration::from_millis(20)).start_blocking().unwrap();
-    let keys: Vec<String> = (0..WARM).map(|number| format!("warm/{number}")).collect();
-    let cold: Vec<String> = (0..WARM).map(|number| format!("cold/{number}")).collect();
-    for key in keys.iter().chain(&cold) {
-        stub.put_pattern(key, 1, 4 * CHUNK);
-    }
-    let cluster = Cluster::builder().volume(VolumeSpec::s3("data", &stub).chunk_size("256Ki")).up();
-    let mounts = || vec![cluster.mount("n1", "data"), cluster.mount("n2", "data")];
-    let mut readers = Readers::start(mounts(), &keys);
-    readers.wait_for_more(2 * WARM as u64);
-    cluster.wait_copies(Copies { chunks: 4 * WARM as u64, replicas: 2 });
-    stub.reset_counters();
-
+    let (warm, cold) = (put_files(&stub, "warm", WARM), put_files(&stub, "cold", COLD));
+    let cluster = warm_cluster(&stub, &warm);
+    let readers = Readers::start(mounts(&cluster, &["n1", "n2"]), &warm);
     // Readers of what nobody has yet, so that fills are on their way on the node that dies.
-    let cold_readers = Readers::start(mounts(), &cold);
-    cold_readers.wait_for_more(2);
+    let cold_readers = Readers::start(mounts(&cluster, &["n1", "n2"]), &cold);
+    readers.wait_for_more(4);
+    cold_readers.wait_for_more(4);
     cluster.kill("n3");
     let killed = Instant::now();
-    readers.wait_for_more(4 * WARM as u64);
-    cold_readers.wait_for_more(3 * WARM as u64);
+    readers.wait_for_more(3 * WARM as u64);
+    cold_readers.wait_for_more(3 * COLD as u64);
     let (first, longest) = readers.stop(killed);
-    cold_readers.stop(killed);
-    println!("first good read {first:?} after the kill, longest read after it {longest:?}");
+    let (_, longest_cold) = cold_readers.stop(killed);
+    println!(
+        "first good read {first:?} after the kill; longest read after it {longest:?}, of cold files {longest_cold:?}"
+    );
     let counters = stub.counters();
-    let warm_gets: u64 = keys.iter().map(|key| counters.key(stub.bucket(), key).gets).sum();
+    let warm_gets: u64 = warm.iter().map(|key| counters.key(stub.bucket(), key).gets).sum();
     assert_eq!(warm_gets, 0, "every chunk had a second copy");
 
     // The node comes back with its cache, and its own mount serves again.
     cluster.restart(&["n3"]);
-    readers = Readers::start(vec![cluster.mount("n3", "data")], &keys);
+    let readers = Readers::start(mounts(&cluster, &["n3"]), &warm);
     readers.wait_for_more(WARM as u64);
-    readers.stop(killed);
+    readers.end();
 }
 
 /// A paused agent answers nobody and closes no connection; its peers' deadlines have to notice.
 #[test]
 fn readers_on_other_nodes_go_on_when_an_agent_hangs() {
     let stub = StubS3::builder().start_blocking().unwrap();
-    let keys: Vec<String> = (0..WARM).map(|number| format!("warm/{number}")).collect();
-    for key in &keys {
-        stub.put_pattern(key, 1, 4 * CHUNK);
-    }
-    let cluster = Cluster::builder().volume(VolumeSpec::s3("data", &stub).chunk_size("256Ki")).up();
-    let readers = Readers::start(vec![cluster.mount("n1", "data"), cluster.mount("n2", "data")], &keys);
-    readers.wait_for_more(2 * WARM as u64);
-    cluster.wait_copies(Copies { chunks: 4 * WARM as u64, replicas: 2 });
+    let warm = put_files(&stub, "warm", WARM);
+    let cluster = warm_cluster(&stub, &warm);
+    let readers = Readers::start(mounts(&cluster, &["n1", "n2"]), &warm);
+    readers.wait_for_more(4);
     cluster.stop("n3");
     let stopped = Instant::now();
-    readers.wait_for_more(6 * WARM as u64);
-    cluster.cont("n3");
+    readers.wait_for_more(3 * WARM as u64);
     let (first, longest) = readers.stop(stopped);
-    println!("first good read {first:?} after the pause began, longest read {longest:?}");
+    cluster.cont("n3");
+    println!("first good read {first:?} after the pause began; longest read {longest:?}");
 }

@@ -63,7 +63,7 @@ fn readable() -> Vec<String> {
         "with space/and more  spaces",
         "percent%20sign",
         "100%",
-        "a+b",
+        "a+b+c",
         "a+b/c d+e",
         "ünïcödé/日本語/🦀",
         "trailing.",

@@ -22,8 +22,18 @@ fn a_store_of_another_cache_is_refused_and_left_alone() {
     cluster.down();
 
     cluster.respecify(ours("theirs"));
-    assert_refused(&mut cluster, &["n1", "ours", "theirs"]);
+    assert_refused(&mut cluster, &["authority", "not of this cluster"]);
+    // As if the disks had been moved to another cluster's machines.
+    std::fs::remove_dir_all(cluster.dir().join("authority")).unwrap();
+    for node in cluster.node_names() {
+        std::fs::remove_dir_all(cluster.node_dir(&node).join("agent")).unwrap();
+    }
+    assert_refused(&mut cluster, &["node n", "ours", "theirs"]);
 
+    std::fs::remove_dir_all(cluster.dir().join("authority")).unwrap();
+    for node in cluster.node_names() {
+        std::fs::remove_dir_all(cluster.node_dir(&node).join("agent")).unwrap();
+    }
     cluster.respecify(ours("ours"));
     cluster.up();
     cluster.wait_ready();
