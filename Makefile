@@ -22,7 +22,7 @@ demo: install ## three agents, one bucket, one mount: cold, warm, remote, after 
 
 .PHONY: test
 test: install lint ## everything that CI runs
-	tests/clients/install
+	tests/clients/install "$$(tests/target-dir)/s3-clients"
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace
 

@@ -254,3 +254,74 @@ fn origin_reachable(kind: Option<ErrorKind>) -> (ConditionStatus, OriginReachabl
 fn number(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn time(seconds: i64) -> Time {
+        Time(jiff::Timestamp::from_second(seconds).expect("a time"))
+    }
+
+    fn waiting(name: &str) -> NodeView {
+        let name = NodeName::parse(name).expect("a name");
+        NodeView { name, reported: None, is_live: false, since: time(1) }
+    }
+
+    fn a_cluster() -> CacheCluster {
+        let spec = json!({"minNodes": 2, "pools": []});
+        CacheCluster::new("demo", serde_json::from_value(spec).expect("a spec"))
+    }
+
+    fn of(status: &CacheClusterStatus, type_: ClusterConditionType) -> &Condition {
+        status.conditions.iter().find(|c| c.type_ == type_.as_str()).expect("written at the first visit")
+    }
+
+    #[test]
+    fn before_the_first_map_a_cluster_waits_for_its_nodes() {
+        let (nodes, volumes, now) = ([waiting("n1"), waiting("n2")], BTreeMap::new(), time(5));
+        let view = View { map: None, nodes: &nodes, volumes: &volumes, now: &now };
+        let status = cluster(&a_cluster(), &[], view);
+        let ready = of(&status, ClusterConditionType::Ready);
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "WaitingForNodes"));
+        assert_eq!(status.nodes.as_ref().map(|nodes| nodes.text.as_str()), Some("0/2"));
+        assert_eq!(status.slots, Some(SlotCounts { total: 16_384, short: 16_384 }));
+        let named: Vec<&str> = status.problems.iter().map(|problem| problem.reason.as_str()).collect();
+        assert_eq!(named, ["NotJoined", "NotJoined"]);
+
+        let later = time(9);
+        let again = cluster(&a_cluster(), &status.conditions, View { now: &later, ..view });
+        assert_eq!(of(&again, ClusterConditionType::Ready).last_transition_time, time(5), "nothing changed");
+    }
+
+    #[test]
+    fn an_origin_that_refuses_says_what_to_mend() {
+        for (kind, reason) in [
+            (None, OriginReachableReason::Reachable),
+            (Some(ErrorKind::NotFound), OriginReachableReason::Reachable),
+            (Some(ErrorKind::BadCredentials), OriginReachableReason::BadCredentials),
+            (Some(ErrorKind::AccessDenied), OriginReachableReason::AccessDenied),
+            (Some(ErrorKind::NoSuchBucket), OriginReachableReason::NoSuchBucket),
+            (Some(ErrorKind::Throttled), OriginReachableReason::Unreachable),
+        ] {
+            let (status, found, message) = origin_reachable(kind);
+            assert_eq!(found, reason, "{kind:?}");
+            assert_eq!(status == ConditionStatus::True, reason == OriginReachableReason::Reachable, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_volume_is_ready_when_it_is_mounted() {
+        let spec = json!({"clusterRef": {"name": "demo"}, "origin": {"local": {"path": "/srv"}}});
+        let object = CacheVolume::new("data", serde_json::from_value(spec).expect("a spec"));
+        let id = VolumeId::from_bytes([7; 16]);
+        let reported = VolumeStatus { mounted: 2, hit_bytes: 3, read_bytes: 4, ..VolumeStatus::default() };
+        let (nodes, volumes, now) = ([waiting("n1"), waiting("n2")], BTreeMap::from([(id, reported)]), time(5));
+        let status = volume(&object, id, &[], View { map: None, nodes: &nodes, volumes: &volumes, now: &now });
+        assert_eq!(status.mounts.as_deref(), Some("2/2"));
+        assert_eq!(status.hit_ratio.as_deref(), Some("75%"));
+        assert!(status.conditions.iter().all(|condition| condition.status == "True"), "{:?}", status.conditions);
+    }
+}

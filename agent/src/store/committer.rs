@@ -55,7 +55,7 @@ impl Committer {
         self.directory.wake.notify_one();
         loop {
             let mut batch = Vec::new();
-            let due = self.due.unwrap_or_else(|| Instant::now() + DURABLE_AFTER);
+            let due = self.due.unwrap_or_else(|| self.due_from_now());
             let more = self.directory.index.lock().has_doomed();
             tokio::select! { biased;
                 _count = puts.recv_many(&mut batch, BATCH_MAX) => {}
@@ -64,7 +64,7 @@ impl Committer {
                 () = tokio::time::sleep_until(due), if self.due.is_some() => {}
             }
             self.step(batch).await;
-            let overdue = self.due.is_some_and(|due| due <= Instant::now());
+            let overdue = self.due.is_some_and(|due| due <= self.directory.clock.now());
             if overdue || self.unsynced.len() >= UNSYNCED_MAX {
                 self.make_durable(Promise::Durable).await;
             }
@@ -104,6 +104,10 @@ impl Committer {
         self.directory.settled.notify_waiters();
     }
 
+    fn due_from_now(&self) -> Instant {
+        self.directory.clock.now() + DURABLE_AFTER
+    }
+
     fn accept(&mut self, batch: Vec<Put>, departures: &[Departure]) {
         for departure in departures.iter().filter(|departure| departure.unlink) {
             self.unsynced.remove(&departure.object);
@@ -113,7 +117,8 @@ impl Committer {
             put.pending.settle();
             let _nobody_waits = put.done.send(Ok(()));
         }
-        self.due.get_or_insert_with(|| Instant::now() + DURABLE_AFTER);
+        let due = self.due_from_now();
+        self.due.get_or_insert(due);
     }
 
     async fn apply(&self, batch: &[Put], departures: Vec<Departure>) -> (Vec<Departure>, Result<(), StoreError>) {
@@ -169,13 +174,13 @@ impl Committer {
                 self.directory.counters.durable_commits.one();
                 if self.directory.is_low_on_space() {
                     // Nothing may change until there is room: look again.
-                    self.due = Some(Instant::now() + DURABLE_AFTER);
+                    self.due = Some(self.due_from_now());
                     self.directory.wake.notify_one();
                 }
             }
             Ok(Some(objects)) => {
                 self.unsynced.extend(objects);
-                self.due = Some(Instant::now() + DURABLE_AFTER);
+                self.due = Some(self.due_from_now());
             }
             Err(error) => self.directory.fence(&error),
         }

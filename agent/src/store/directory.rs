@@ -25,9 +25,9 @@ use super::index::Index;
 use super::label::Claimed;
 use super::status::{Counters, Health, StoreDebug, StoreStatus};
 use super::{OpenError, StoreConfig, StoreError, Watermarks};
-use crate::runtime::Runtime;
 use crate::runtime::disk::{AlignedBuf, Disk, Open, PAGE_BYTES};
 use crate::runtime::tasks::{Pool, PoolError};
+use crate::runtime::{Clock, Runtime};
 
 /// Past this a read goes to another copy. Above what a busy but sane disk takes; the origin would answer sooner.
 const READ_DEADLINE_MS: u64 = 5_000;
@@ -70,6 +70,7 @@ pub(super) struct Directory {
     /// The disk has less than its spare bytes free: nothing is taken in until it has.
     low_space: AtomicBool,
     opened_clean: bool,
+    pub clock: Arc<dyn Clock>,
     disk: Arc<dyn Disk>,
     root: PathBuf,
 }
@@ -145,6 +146,7 @@ impl Directory {
             state: AtomicU8::new(OPEN),
             low_space: AtomicBool::new(false),
             opened_clean: opened.clean,
+            clock: runtime.clock.clone(),
             disk: runtime.disk.clone(),
             root: config.path.clone(),
         };

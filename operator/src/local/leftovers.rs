@@ -74,7 +74,7 @@ pub fn clean(folder: &Folder) -> std::io::Result<Cleaned> {
     let agents = stop_agents_below(folder.root())?;
     let mounts = unmount_below(folder.root())?.len();
     match std::fs::remove_file(folder.socket()) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
         _ => Ok(Cleaned { mounts, agents }),
     }
 }

@@ -105,3 +105,65 @@ pub fn disk_bytes(folder: &Path) -> std::io::Result<u64> {
     let stat = nix::sys::statvfs::statvfs(existing)?;
     Ok(stat.blocks().saturating_mul(stat.fragment_size()))
 }
+
+#[cfg(test)]
+mod tests {
+    use larder_crds::CacheClusterSpec;
+    use serde_json::json;
+
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn cluster(store: serde_json::Value, failure_domain: &str) -> CacheCluster {
+        let spec: CacheClusterSpec = serde_json::from_value(json!({
+            "minNodes": 3,
+            "failureDomain": failure_domain,
+            "pools": [
+                {"name": "clients", "selector": {"matchLabels": {"a": "b"}}},
+                {"name": "nvme", "selector": {"matchLabels": {"a": "c"}}, "stores": [store]},
+            ],
+        }))
+        .expect("a spec");
+        CacheCluster::new("demo", spec)
+    }
+
+    fn plan_of(store: serde_json::Value, nodes: u32) -> Result<Vec<NodePlan>, PlanError> {
+        plan(&cluster(store, ZONE_LABEL), nodes, &Folder::new("/d".into()), 300 * GIB)
+    }
+
+    #[test]
+    fn nodes_lie_in_three_zones_and_share_the_disk() {
+        let store = json!({"name": "d0", "hostPath": "/mnt/d0", "capacity": "50%", "reserve": "3Gi"});
+        let plans = plan_of(store, 4).expect("a plan");
+        let zones: Vec<&str> = plans.iter().map(|plan| plan.domain.as_str()).collect();
+        assert_eq!(zones, ["a", "b", "c", "a"]);
+        assert_eq!(plans[3].name.as_str(), "n4");
+        assert_eq!(plans[3].stores[0].path, Path::new("/d/n4/d0"));
+        assert_eq!(plans[0].stores[0].capacity_bytes, 300 * GIB / 4 / 2);
+    }
+
+    #[test]
+    fn a_percentage_never_takes_the_reserve() {
+        let store = json!({"name": "d0", "hostPath": "/mnt/d0", "capacity": "99%", "reserve": "30Gi"});
+        assert_eq!(plan_of(store, 3).expect("a plan")[0].stores[0].capacity_bytes, 90 * GIB);
+    }
+
+    #[test]
+    fn by_another_label_each_node_is_a_domain() {
+        let store = json!({"name": "d0", "hostPath": "/mnt/d0", "capacity": "1Gi", "reserve": 0});
+        let cluster = cluster(store, "example.com/rack");
+        let plans = plan(&cluster, 2, &Folder::new("/d".into()), 300 * GIB).expect("a plan");
+        assert_eq!(plans.iter().map(|plan| plan.domain.as_str()).collect::<Vec<_>>(), ["n1", "n2"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_names_its_field() {
+        let store = json!({"name": "d0", "hostPath": "/mnt/d0", "capacity": "101Gi", "reserve": 0});
+        let error = plan_of(store, 3).expect_err("a third of 300 GiB is 100");
+        assert_eq!(error.field, "spec.pools[1].stores[0].capacity");
+        assert!(error.message.contains("101Gi") && error.message.contains("100Gi"), "{error}");
+        let store = json!({"name": "mnt", "hostPath": "/mnt/d0", "capacity": "1Gi", "reserve": 0});
+        assert_eq!(plan_of(store, 3).expect_err("taken").field, "spec.pools[1].stores[0].name");
+    }
+}

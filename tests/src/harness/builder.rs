@@ -90,6 +90,7 @@ pub struct ClusterBuilder {
     min_nodes: Option<u32>,
     replicas: u32,
     cache_id: Option<String>,
+    capacity_bytes: u64,
     pub(super) volumes: Vec<VolumeSpec>,
     pub(super) up_args: Vec<String>,
 }
@@ -101,6 +102,7 @@ impl ClusterBuilder {
             min_nodes: None,
             replicas: 2,
             cache_id: None,
+            capacity_bytes: 1 << 30,
             volumes: Vec::new(),
             up_args: Vec::new(),
         }
@@ -130,6 +132,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// What each node's store may hold.
+    pub fn capacity(mut self, bytes: u64) -> ClusterBuilder {
+        self.capacity_bytes = bytes;
+        self
+    }
+
     /// How much agents log.
     pub fn agent_log(mut self, level: &str) -> ClusterBuilder {
         self.up_args.push(format!("--agent-log={level}"));
@@ -150,7 +158,7 @@ impl ClusterBuilder {
             "pools": [{
                 "name": "local",
                 "selector": {"matchLabels": {"larder.dev/local": "true"}},
-                "stores": [{"name": "d0", "hostPath": "/mnt/d0", "capacity": "1Gi", "reserve": "64Mi"}],
+                "stores": [{"name": "d0", "hostPath": "/mnt/d0", "capacity": self.capacity_bytes, "reserve": "64Mi"}],
             }],
         });
         if let Some(id) = &self.cache_id {

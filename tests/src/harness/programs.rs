@@ -1,6 +1,6 @@
 //! Where the programs are: beside the folder of the running test's executable, `target/<profile>`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// `larder`.
 pub fn larder_program() -> PathBuf {
@@ -12,11 +12,11 @@ pub fn agent_program() -> PathBuf {
     program("larder-agent")
 }
 
-/// `target/<profile>`.
+/// `target/<profile>`: a program lies in it, a test's executable in its `deps`.
 pub(super) fn profile_dir() -> PathBuf {
-    let test = std::env::current_exe().expect("Linux tells a process its program");
-    let dir = test.parent().filter(|dir| dir.ends_with("deps")).and_then(Path::parent);
-    dir.unwrap_or_else(|| panic!("{} is not in target/<profile>/deps", test.display())).to_owned()
+    let program = std::env::current_exe().expect("Linux tells a process its program");
+    let dir = program.parent().expect("a program lies in a folder");
+    dir.parent().filter(|_| dir.ends_with("deps")).unwrap_or(dir).to_owned()
 }
 
 fn program(name: &str) -> PathBuf {

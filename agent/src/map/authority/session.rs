@@ -13,7 +13,7 @@ use larder_proto::control::{message, parse_volumes};
 use larder_proto::identity::Identity;
 use larder_proto::limits::{DIRECTIVE_BYTES_MAX, TOKEN_BYTES_MAX};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -97,7 +97,7 @@ async fn talk(inner: &Arc<Inner>) -> Result<Renew, ConversationError> {
     tracing::info!("the session with the map authority is open");
     let mut tick = interval(REPORT_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let renew_at = Instant::now() + RENEW_EVERY;
+    let renew_at = inner.runtime.clock.now() + RENEW_EVERY;
     loop {
         tokio::select! { biased;
             directive = directives.message() => {
