@@ -24,7 +24,7 @@ demo: install ## three agents, one bucket, one mount: cold, warm, remote, after 
 test: install lint ## everything that CI runs
 	tests/clients/install "$$(tests/target-dir)/s3-clients"
 	cargo build --locked --workspace --bins
-	cargo test --locked --workspace
+	cargo test --locked --workspace --no-fail-fast
 
 .PHONY: lint
 lint: ## formatting and lints, warnings refused
