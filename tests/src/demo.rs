@@ -90,8 +90,7 @@ pub fn run(dir: &Path) -> Result<Outcome> {
     show("n3 killed, node n1", "n1")?;
     show("n3 killed, node n2", "n2")?;
     println!("{}", cluster.larder(&["get", "cn"], Duration::from_secs(30)).ok());
-    let outcome =
-        Outcome { files: uploaded.files, bytes: uploaded.bytes, wrong, gets: stub.counters().gets, chunks };
+    let outcome = Outcome { files: uploaded.files, bytes: uploaded.bytes, wrong, gets: stub.counters().gets, chunks };
     look_around(&cluster);
     Ok(outcome)
 }
