@@ -16,12 +16,14 @@ mod reading;
 mod run;
 mod traces;
 mod turns;
+mod words;
 
 pub use builder::{ClusterBuilder, VolumeSpec};
-pub use cluster::{Cluster, Copies};
+pub use cluster::Cluster;
 pub use metrics::Metrics;
 pub use patience::{MINUTE, SOON, wait_for, wait_until, within};
 pub use programs::{agent_program, larder_program};
 pub use reading::{errno, list, open_uncached, read_uncached, sha256};
 pub use run::{Ran, run};
 pub use traces::{mounts_below, processes_naming, remove_traces};
+pub use words::Copies;

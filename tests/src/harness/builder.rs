@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::cluster::Cluster;
+use super::turns::Company;
 use crate::stub::StubS3;
 
 /// Of the CacheCluster, in namespace `default`.
@@ -93,6 +94,7 @@ pub struct ClusterBuilder {
     capacity_bytes: u64,
     pub(super) volumes: Vec<VolumeSpec>,
     pub(super) up_args: Vec<String>,
+    pub(super) company: Company,
 }
 
 impl ClusterBuilder {
@@ -105,6 +107,7 @@ impl ClusterBuilder {
             capacity_bytes: 1 << 30,
             volumes: Vec::new(),
             up_args: Vec::new(),
+            company: Company::Others,
         }
     }
 
@@ -141,6 +144,12 @@ impl ClusterBuilder {
     /// How much agents log.
     pub fn agent_log(mut self, level: &str) -> ClusterBuilder {
         self.up_args.push(format!("--agent-log={level}"));
+        self
+    }
+
+    /// No other cluster runs meanwhile: for scenarios that need all of a small machine to keep their deadlines.
+    pub fn alone(mut self) -> ClusterBuilder {
+        self.company = Company::Nobody;
         self
     }
 

@@ -9,17 +9,15 @@ use std::time::Duration;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 use tempfile::TempDir;
 
-use super::builder::{CLUSTER_NAME, ClusterBuilder, VolumeSpec};
-use super::metrics::Metrics;
+use super::builder::ClusterBuilder;
 use super::nodes::Node;
 use super::patience::{MINUTE, SOON, wait_for, wait_until};
 use super::programs::larder_program;
 use super::reading::read_uncached;
 use super::run::{Ran, run};
-use super::traces::{mounts_below, remove_traces};
+use super::traces::remove_traces;
 use super::turns::{self, Turn};
 
 /// `larder up` and its agents.
@@ -27,18 +25,9 @@ use super::turns::{self, Turn};
 pub struct Cluster {
     name: String,
     folder: TempDir,
-    spec: ClusterBuilder,
+    pub(super) spec: ClusterBuilder,
     up: Option<Child>,
     _turn: Turn,
-}
-
-/// How many chunks there must be in the stores of all nodes together.
-#[derive(Clone, Copy, Debug)]
-pub struct Copies {
-    /// Distinct chunks.
-    pub chunks: u64,
-    /// Copies of each.
-    pub replicas: u64,
 }
 
 impl Cluster {
@@ -48,7 +37,7 @@ impl Cluster {
     }
 
     pub(super) fn start(spec: ClusterBuilder) -> Cluster {
-        let turn = turns::take();
+        let turn = turns::take(spec.company);
         // Not in target/: a Unix socket's path has at most 107 bytes. Not in /tmp: that may be memory.
         let folder = tempfile::Builder::new().prefix("larder-").tempdir_in("/var/tmp").expect("a folder in /var/tmp");
         let name = std::thread::current().name().unwrap_or("unnamed").to_owned();
@@ -158,50 +147,6 @@ impl Cluster {
         wait_until(MINUTE, "larder up ends", || up.try_wait().expect("our own child").is_some());
     }
 
-    /// Waits until the cluster is Ready and every volume is mounted on every node.
-    pub fn wait_ready(&self) {
-        let volumes: Vec<&str> = self.spec.volumes.iter().map(VolumeSpec::name).collect();
-        let wanted = volumes.len() * self.spec.nodes as usize;
-        wait_until(MINUTE, &format!("{wanted} mounts"), || mounts_below(&self.dir()).len() >= wanted);
-        self.wait_condition("cc", CLUSTER_NAME, "Ready", "Serving");
-        // Agents that came back have other ports; until all know them, some reads go past the cache to the origin.
-        let nodes: Vec<Node> = self.node_names().iter().map(|name| self.node(name)).collect();
-        let what = "every agent's map has the ports that every agent has now";
-        wait_until(MINUTE, what, || nodes.iter().all(|node| nodes.iter().all(|other| node.knows(other))));
-    }
-
-    /// Waits until a condition of an object has this reason.
-    pub fn wait_condition(&self, kind: &str, name: &str, condition: &str, reason: &str) {
-        let what = format!("{kind} {name} has {condition} with reason {reason}");
-        wait_until(MINUTE, &what, || self.condition(kind, name, condition).is_some_and(|(_, r)| r == reason));
-    }
-
-    /// Status and reason of a condition.
-    pub fn condition(&self, kind: &str, name: &str, condition: &str) -> Option<(String, String)> {
-        let objects = self.get(kind);
-        let object = objects.iter().find(|object| object.pointer("/metadata/name").is_some_and(|n| n == name))?;
-        let conditions = object.pointer("/status/conditions")?.as_array()?;
-        let found = conditions.iter().find(|c| c["type"] == condition)?;
-        Some((found["status"].as_str()?.to_owned(), found["reason"].as_str()?.to_owned()))
-    }
-
-    /// The name of its CacheCluster.
-    pub fn cluster_name(&self) -> &'static str {
-        CLUSTER_NAME
-    }
-
-    /// `larder get KIND -o json`: the objects.
-    pub fn get(&self, kind: &str) -> Vec<Value> {
-        let text = self.larder(&["get", kind, "-o", "json"], MINUTE).ok();
-        let list: Value = serde_json::from_str(&text).expect("larder prints JSON");
-        list["items"].as_array().expect("a list").clone()
-    }
-
-    /// The cluster's map as `larder map` prints it; null when there is none.
-    pub fn map(&self) -> Value {
-        serde_json::from_str(&self.larder(&["map"], MINUTE).ok()).expect("larder prints JSON")
-    }
-
     /// The test's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -263,36 +208,6 @@ impl Cluster {
         }
         self.up_again().ok();
         self.wait_ready();
-    }
-
-    /// The metrics of a node's agent.
-    pub fn metrics(&self, node: &str) -> Metrics {
-        self.node(node).metrics()
-    }
-
-    /// The sum of a metric over all nodes.
-    pub fn sum(&self, metric: &str, labels: &[(&str, &str)]) -> u64 {
-        self.node_names().iter().map(|node| self.metrics(node).sum(metric, labels)).sum()
-    }
-
-    /// A debug page of a node's agent.
-    pub fn debug(&self, node: &str, page: &str) -> Value {
-        let text = self.node(node).page(&format!("/debug/{page}")).expect("the agent answers");
-        serde_json::from_str(&text).expect("debug pages are JSON")
-    }
-
-    /// What a node's agent logged.
-    pub fn log(&self, node: &str) -> String {
-        self.node(node).log()
-    }
-
-    /// Waits until all chunks have their copies and nothing is on its way.
-    pub fn wait_copies(&self, copies: Copies) {
-        let wanted = copies.chunks * copies.replicas;
-        wait_until(MINUTE, &format!("{wanted} copies in the stores"), || {
-            let busy = self.sum("larder_copies_pending", &[]);
-            busy == 0 && self.sum("larder_store_chunks", &[]) >= wanted
-        });
     }
 }
 

@@ -9,7 +9,16 @@ static FREED: Condvar = Condvar::new();
 
 /// The right to run a cluster, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn(());
+pub(super) struct Turn {
+    places: usize,
+}
+
+/// Who else may run meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Company {
+    Others,
+    Nobody,
+}
 
 fn running() -> MutexGuard<'static, usize> {
     // A count has no state in between that a panic could leave.
@@ -17,18 +26,23 @@ fn running() -> MutexGuard<'static, usize> {
 }
 
 /// Waits for a turn. A test that holds one must not ask for another.
-pub(super) fn take() -> Turn {
+pub(super) fn take(company: Company) -> Turn {
+    let places = match company {
+        Company::Others => 1,
+        Company::Nobody => CLUSTERS_MAX,
+    };
     let mut count = running();
-    while *count >= CLUSTERS_MAX {
+    while *count + places > CLUSTERS_MAX {
         count = FREED.wait(count).unwrap_or_else(PoisonError::into_inner);
     }
-    *count += 1;
-    Turn(())
+    *count += places;
+    Turn { places }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *running() -= 1;
-        FREED.notify_one();
+        *running() -= self.places;
+        // Who waits for more than was freed goes back to waiting; the others must hear of it too.
+        FREED.notify_all();
     }
 }

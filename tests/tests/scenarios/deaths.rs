@@ -87,7 +87,7 @@ fn put_files(stub: &StubS3, folder: &str, count: usize) -> Vec<String> {
 
 /// A cluster whose disks hold two copies of each chunk of `keys`, and whose memories hold none.
 fn warm_cluster(stub: &StubS3, keys: &[String]) -> Cluster {
-    let cluster = Cluster::builder().volume(volume(stub)).up();
+    let cluster = Cluster::builder().alone().volume(volume(stub)).up();
     let chunks = keys.len() as u64 * FILE / CHUNK;
     let readers = Readers::start(vec![cluster.mount("n1", "data")], keys);
     readers.wait_for_more(keys.len() as u64);
