@@ -4,7 +4,15 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 const CLUSTERS_MAX: usize = 2;
 
-static RUNNING: Mutex<usize> = Mutex::new(0);
+#[derive(Debug)]
+struct Turns {
+    /// Places taken.
+    taken: usize,
+    /// How many wait for all places; nobody else takes one meanwhile, or they would wait to the end.
+    waiting_for_all: usize,
+}
+
+static TURNS: Mutex<Turns> = Mutex::new(Turns { taken: 0, waiting_for_all: 0 });
 static FREED: Condvar = Condvar::new();
 
 /// The right to run a cluster, until it is dropped.
@@ -20,29 +28,41 @@ pub(super) enum Company {
     Nobody,
 }
 
-fn running() -> MutexGuard<'static, usize> {
-    // A count has no state in between that a panic could leave.
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+fn turns() -> MutexGuard<'static, Turns> {
+    // Counts have no state in between that a panic could leave.
+    TURNS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wait(turns: MutexGuard<'static, Turns>) -> MutexGuard<'static, Turns> {
+    FREED.wait(turns).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for a turn. A test that holds one must not ask for another.
 pub(super) fn take(company: Company) -> Turn {
+    let mut turns = turns();
     let places = match company {
-        Company::Others => 1,
-        Company::Nobody => CLUSTERS_MAX,
+        Company::Others => {
+            while turns.taken >= CLUSTERS_MAX || turns.waiting_for_all > 0 {
+                turns = wait(turns);
+            }
+            1
+        }
+        Company::Nobody => {
+            turns.waiting_for_all += 1;
+            while turns.taken > 0 {
+                turns = wait(turns);
+            }
+            turns.waiting_for_all -= 1;
+            CLUSTERS_MAX
+        }
     };
-    let mut count = running();
-    while *count + places > CLUSTERS_MAX {
-        count = FREED.wait(count).unwrap_or_else(PoisonError::into_inner);
-    }
-    *count += places;
+    turns.taken += places;
     Turn { places }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *running() -= self.places;
-        // Who waits for more than was freed goes back to waiting; the others must hear of it too.
+        turns().taken -= self.places;
         FREED.notify_all();
     }
 }
