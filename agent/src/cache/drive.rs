@@ -115,6 +115,8 @@ impl Inner {
             }
         }
         self.waiting.fetch_add(1, Ordering::AcqRel);
+        // A flight that landed between the look above and this line saw nobody waiting and kept its memory.
+        self.evict_one();
         let grant = async {
             let mut take = std::pin::pin!(self.budget.take(len, source));
             loop {

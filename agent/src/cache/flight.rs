@@ -26,7 +26,7 @@ use super::route::{Hop, Keep};
 pub const HAVE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// How long the origin or the store may go without landing a byte before it is abandoned. Longer than their own retries.
-pub const STALL_PATIENCE: Duration = Duration::from_secs(10);
+pub const STALL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The same for a Fill, whose filler abandons its own places earlier; waiting in line for a connection is in it. A peer
 /// that is dead or hangs is found out within a second, by its head's deadline and by probes (`hops.rs`).

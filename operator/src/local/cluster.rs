@@ -94,8 +94,15 @@ impl Cluster {
         }
         let volumes = (self.desired.volumes.len(), desired.volumes.len());
         self.volumes.send_replace(told_volumes(&desired));
+        let known = self.plans.clone();
         (self.desired, self.plans) = (desired, plans);
-        let started = self.start_nodes().await?;
+        let started = match self.start_nodes().await {
+            Ok(started) => started,
+            Err(refusal) => {
+                self.plans = known;
+                return Err(refusal);
+            }
+        };
         Ok(format!(
             "applied: {before} -> {after} nodes ({started} agents started), {} -> {} volumes",
             volumes.0, volumes.1

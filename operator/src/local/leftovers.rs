@@ -15,11 +15,18 @@ use super::folder::Folder;
 /// How long an agent may take to unmount and close its stores.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Mount points at or below `root`, innermost first.
+/// How long the kernel may take to end a killed agent; one that waits for a hung disk takes as long as the disk.
+const KILL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The type that agents mount with.
+const MOUNT_TYPE: &str = "fuse.larder";
+
+/// Larder's mounts below `root`, innermost first. Whatever else is mounted there is the user's.
 pub fn mounts_below(root: &Path) -> std::io::Result<Vec<PathBuf>> {
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let mut mounts: Vec<PathBuf> =
-        text.lines().filter_map(mount_point).filter(|mount| mount.starts_with(root)).collect();
+    let ours = |line: &&str| line.split_once(" - ").is_some_and(|(_, rest)| rest.split(' ').next() == Some(MOUNT_TYPE));
+    let below = |mount: &PathBuf| mount != root && mount.starts_with(root);
+    let mut mounts: Vec<PathBuf> = text.lines().filter(ours).filter_map(mount_point).filter(below).collect();
     mounts.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
     Ok(mounts)
 }
@@ -95,30 +102,28 @@ pub fn agents_below(root: &Path) -> std::io::Result<Vec<Pid>> {
 
 fn is_agent_of(command: &[u8], root: &Path) -> bool {
     let words: Vec<&str> = command.split(|b| *b == 0).filter_map(|word| std::str::from_utf8(word).ok()).collect();
-    let is_agent = words.first().is_some_and(|program| Path::new(program).ends_with("larder-agent"));
-    is_agent && words.iter().any(|word| Path::new(word).starts_with(root))
+    matches!(words.as_slice(), [_, "serve", "--config", config, ..] if Path::new(config).starts_with(root))
 }
 
-/// Asks leftover agents to stop, then kills those that don't. Returns how many there were.
+/// Asks leftover agents to stop, then kills those that don't. Returns how many there were; an error when one can't be
+/// killed (it waits for a disk).
 pub fn stop_agents_below(root: &Path) -> std::io::Result<usize> {
     let agents = agents_below(root)?;
-    for agent in &agents {
-        // ESRCH: it has just ended.
-        let _ = kill(*agent, Signal::SIGTERM);
-    }
-    let deadline = Instant::now() + STOP_DEADLINE;
-    loop {
-        let left = agents_below(root)?;
-        if left.is_empty() {
-            return Ok(agents.len());
+    for (signal, patience) in [(Signal::SIGTERM, STOP_DEADLINE), (Signal::SIGKILL, KILL_DEADLINE)] {
+        for agent in agents_below(root)? {
+            // ESRCH: it has just ended.
+            let _ = kill(agent, signal);
         }
-        if Instant::now() > deadline {
-            for agent in left {
-                let _ = kill(agent, Signal::SIGKILL);
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if agents_below(root)?.is_empty() {
+                return Ok(agents.len());
             }
+            std::thread::sleep(Duration::from_millis(20));
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
+    let left: Vec<String> = agents_below(root)?.iter().map(ToString::to_string).collect();
+    Err(std::io::Error::other(format!("agents that can't be killed (a disk that hangs?): pid {}", left.join(", "))))
 }
 
 #[cfg(test)]
@@ -137,6 +142,7 @@ mod tests {
         let root = Path::new("/d");
         assert!(is_agent_of(b"/usr/bin/larder-agent\0serve\0--config\0/d/n1/agent.yaml\0", root));
         assert!(!is_agent_of(b"/usr/bin/larder-agent\0serve\0--config\0/e/n1/agent.yaml\0", root));
+        assert!(is_agent_of(b"/x/another-name\0serve\0--config\0/d/n1/agent.yaml\0", root));
         assert!(!is_agent_of(b"/usr/bin/vi\0/d/n1/agent.yaml\0", root));
     }
 }

@@ -85,21 +85,37 @@ impl Nodes {
         Self { folder, common, agents: BTreeMap::new() }
     }
 
-    /// Starts those of `plans` that don't run, all at once, and waits until each serves. Returns how many were started;
-    /// on the first that fails the others go on, and the caller stops them.
+    /// Starts those of `plans` that don't run, all at once, and waits until each serves. Returns how many were started.
+    /// When one of them doesn't serve, all that were started are stopped again.
     pub async fn start(&mut self, plans: &[NodePlan], token: impl Fn(&NodeName) -> String) -> Result<usize, Refusal> {
-        self.agents.retain(|_, running| !running.agent.has_ended());
-        let mut starting = Vec::new();
+        self.running();
+        let mut starting = BTreeMap::new();
+        let outcome = self.start_each(plans, token, &mut starting).await;
+        if outcome.is_err() {
+            futures::future::join_all(starting.into_values().map(Agent::stop)).await;
+        }
+        outcome
+    }
+
+    async fn start_each(
+        &mut self,
+        plans: &[NodePlan],
+        token: impl Fn(&NodeName) -> String,
+        starting: &mut BTreeMap<NodeName, Agent>,
+    ) -> Result<usize, Refusal> {
+        let refuse = |name: &NodeName, e: &dyn std::fmt::Display| Refusal::new(format!("node {name}: {e}"));
         for plan in plans.iter().filter(|plan| !self.agents.contains_key(&plan.name)) {
-            let refuse = |e: &dyn std::fmt::Display| Refusal::new(format!("node {}: {e}", plan.name));
-            self.prepare(plan, &token(&plan.name)).map_err(|e| refuse(&e))?;
+            self.prepare(plan, &token(&plan.name)).map_err(|e| refuse(&plan.name, &e))?;
             let folder = self.folder.node(plan.name.as_str());
-            starting
-                .push((plan.name.clone(), Agent::start(&self.common.program.path, folder).map_err(|e| refuse(&e))?));
+            let agent = Agent::start(&self.common.program.path, folder).map_err(|e| refuse(&plan.name, &e))?;
+            starting.insert(plan.name.clone(), agent);
+        }
+        let mut served = BTreeMap::new();
+        for (name, agent) in starting.iter_mut() {
+            served.insert(name.clone(), agent.ready().await.map_err(|e| refuse(name, &e))?);
         }
         let started = starting.len();
-        for (name, mut agent) in starting {
-            let ready = agent.ready().await.map_err(|e| Refusal::new(format!("node {name}: {e}")))?;
+        for ((name, agent), ready) in std::mem::take(starting).into_iter().zip(served.into_values()) {
             self.agents.insert(name, Running { agent, ready });
         }
         Ok(started)

@@ -3,7 +3,7 @@
 //! Nothing is left half-done: whatever fails before the cluster runs stops what was started and removes what was
 //! mounted. When this process dies, the kernel tells its agents to stop; what that leaves, the next `up` cleans.
 
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,10 +79,18 @@ fn check_machine() -> Result<(), Refusal> {
 /// Makes the folder, for root alone: it holds keys.
 fn make_private(dir: &Path) -> Result<(), Refusal> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|e| Refusal::new(format!("--dir {}: {e}", dir.display())))
+    let refuse = |e: &dyn std::fmt::Display| Refusal::new(format!("--dir {}: {e}", dir.display()));
+    made.map_err(|e| refuse(&e))?;
+    let metadata = std::fs::metadata(dir).map_err(|e| refuse(&e))?;
+    if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
+        return Err(refuse(
+            &"it will hold keys, but others than root can write to it: choose a folder of root's alone",
+        ));
+    }
+    Ok(())
 }
 
-/// Another `up` runs there: it applies the difference.
+/// Another `up` runs there: it applies the difference, with the agent's program and log level that it was started with.
 async fn hand_over(folder: &Folder, options: Options) -> Result<(), Refusal> {
     let absolute =
         |file: &PathBuf| std::path::absolute(file).map_err(|e| Refusal::new(format!("{}: {e}", file.display())));

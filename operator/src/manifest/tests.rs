@@ -42,6 +42,7 @@ fn load(documents: &[&str]) -> Result<Desired, Vec<Mistake>> {
     std::fs::write(&file, documents.join("---\n")).expect("written");
     let mut result = read(&[file]).and_then(resolve);
     for mistake in result.as_mut().err().into_iter().flatten() {
+        mistake.message = mistake.message.replace(&dir.path().display().to_string(), "").replace("/f.yaml", "f.yaml");
         mistake.file = PathBuf::from("f.yaml");
     }
     result

@@ -14,13 +14,19 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match demo::run(&Args::parse().dir) {
-        Ok(outcome) => {
+    let dir = Args::parse().dir;
+    // The harness speaks by panicking; the last line is for machines all the same.
+    match std::panic::catch_unwind(|| demo::run(&dir)) {
+        Ok(Ok(outcome)) => {
             println!("{outcome}");
             if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => {
+        Ok(Err(error)) => {
             println!("demo: failed, {error:#}");
+            ExitCode::FAILURE
+        }
+        Err(_said_above) => {
+            println!("demo: failed, see above");
             ExitCode::FAILURE
         }
     }
