@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::VolumeId;
-use larder_proto::object::{Chunk, DirPath, EntryName, Object, OddKey};
+use larder_proto::object::{Chunk, DirPath, EntryName, Object, ObjectKey, OddKey};
 use larder_proto::range::ByteRange;
 use larder_proto::volume::{Freshness, Volume};
 use larder_proto::wire::RequestId;
@@ -238,6 +238,7 @@ pub struct Fs {
     known: Known,
     handles: Handles,
     read_bytes: AtomicU64,
+    stale_names: AtomicU64,
 }
 
 impl Fs {
@@ -249,6 +250,7 @@ impl Fs {
             known: Known::new(below.names_max),
             handles: Handles::default(),
             read_bytes: AtomicU64::new(0),
+            stale_names: AtomicU64::new(0),
             volume: ArcSwap::new(volume),
             runtime,
             below,
@@ -288,8 +290,13 @@ impl Fs {
         let max_age = self.known.max_age(&dir, &name, asked, max_age(volume.freshness));
         let deadline = asked + volume.read_deadline;
         let ask = self.below.names.lookup(volume.id, &dir, &name, max_age, deadline);
-        let answer = self.until(deadline, ask).await?;
-        self.known.learn(&dir, &name, answer.clone());
+        let answer = match self.until(deadline, ask).await {
+            Ok(answer) => {
+                self.known.learn(&dir, &name, answer.clone());
+                answer
+            }
+            Err(error) => self.stale(&volume, error, || self.known.find(&dir, &name))?,
+        };
         self.entry(&dir, &name, &answer)
     }
 
@@ -345,6 +352,29 @@ impl Fs {
         }
     }
 
+    /// Whether more numbers are in use than names may be known.
+    pub fn is_crowded(&self) -> bool {
+        self.inodes.len() > self.below.names_max
+    }
+
+    /// Names (directory, name) that the kernel should be told to forget, oldest first, so that no more numbers are in use
+    /// than names may be known. Numbers with open handles stay.
+    pub fn to_forget(&self) -> Vec<(Ino, EntryName)> {
+        let above = self.inodes.len().saturating_sub(self.below.names_max);
+        if above == 0 {
+            return Vec::new();
+        }
+        let places = self.inodes.oldest(above).into_iter().filter_map(|inode| {
+            let (dir, name) = match inode.node() {
+                Node::File(file) => file.object().key().split(),
+                Node::Dir(path) => ObjectKey::parse(path.as_str()).ok()?.split(),
+            };
+            let dir = if dir.is_root() { Ino::ROOT } else { self.inodes.number_of_dir(&dir)? };
+            Some((dir, name))
+        });
+        places.collect()
+    }
+
     /// Numbers that are in use, and open handles.
     pub fn counts(&self) -> (usize, usize) {
         (self.inodes.len(), self.handles.len())
@@ -353,6 +383,11 @@ impl Fs {
     /// Bytes that readers got, since the tree was made.
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Names and listings served older than they should be, because nobody could be asked.
+    pub fn stale_names(&self) -> u64 {
+        self.stale_names.load(Ordering::Relaxed)
     }
 
     fn place(&self, parent: Ino, name: &OsStr) -> Result<(DirPath, EntryName), FsError> {
@@ -412,6 +447,18 @@ impl Fs {
         self.runtime.clock.now().saturating_duration_since(as_of)
     }
 
+    /// With the origin down, what is known is served, as old as it is; each use asks anew. Not where each open must ask,
+    /// and not after a refusal.
+    fn stale<T>(&self, volume: &Volume, error: FsError, known: impl FnOnce() -> Option<T>) -> Result<T, FsError> {
+        let known = match volume.freshness {
+            Freshness::OnOpen => None,
+            Freshness::Within(_) | Freshness::Forever => may_pass(error).then(known).flatten(),
+        };
+        let known = known.ok_or(error)?;
+        self.stale_names.fetch_add(1, Ordering::Relaxed);
+        Ok(known)
+    }
+
     /// Waits for a place, at most until `deadline`: whatever lies below, no request of a door waits for ever.
     async fn until<T>(
         &self,
@@ -430,6 +477,40 @@ fn max_age(freshness: Freshness) -> Duration {
         Freshness::Within(freshness) => freshness,
         Freshness::OnOpen => Duration::ZERO,
         Freshness::Forever => Duration::MAX,
+    }
+}
+
+/// Whether an error about names says nothing of the name: nobody could be asked in time.
+fn may_pass(error: FsError) -> bool {
+    match error {
+        FsError::Deadline => true,
+        FsError::Failed(kind) => match kind {
+            ErrorKind::OriginUnreachable
+            | ErrorKind::Throttled
+            | ErrorKind::Busy
+            | ErrorKind::DeadlineExceeded
+            | ErrorKind::OriginProtocol
+            | ErrorKind::StaleEpoch
+            | ErrorKind::Internal => true,
+            ErrorKind::AccessDenied
+            | ErrorKind::BadCredentials
+            | ErrorKind::NoSuchBucket
+            | ErrorKind::Changed
+            | ErrorKind::NotFound
+            | ErrorKind::NotHere
+            | ErrorKind::NoSpace
+            | ErrorKind::UnknownVolume
+            | ErrorKind::BadRequest => false,
+        },
+        FsError::NotFound
+        | FsError::NotADirectory
+        | FsError::IsADirectory
+        | FsError::NameTooLong
+        | FsError::Stale
+        | FsError::ReadOnly
+        | FsError::BadHandle
+        | FsError::TooMany
+        | FsError::TooLarge => false,
     }
 }
 

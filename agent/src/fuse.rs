@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fuser::{BackgroundSession, Session, SessionACL};
+use fuser::{BackgroundSession, INodeNo, Notifier, Session, SessionACL};
 
 use crate::fs::Fs;
 use crate::runtime::{Runtime, mounts, process};
@@ -65,6 +65,11 @@ impl Mount {
         !self.session.guard.is_finished()
     }
 
+    /// What keeps the number of names within its bound.
+    pub fn relief(&self) -> Relief {
+        Relief { fs: self.fs.clone(), notifier: self.session.notifier() }
+    }
+
     /// The volume's tree.
     pub fn fs(&self) -> &Arc<Fs> {
         &self.fs
@@ -81,5 +86,22 @@ impl Mount {
             return Ok(());
         }
         mounts::unmount(&self.at)
+    }
+}
+
+/// Tells the kernel to forget names, so that no more are in use than the tree may know.
+pub struct Relief {
+    fs: Arc<Fs>,
+    notifier: Notifier,
+}
+
+impl Relief {
+    /// Has the kernel forget the oldest names above the bound. Blocks as long as the kernel is busy with their
+    /// directories (a lookup there may wait for the origin): never on a thread of the mount, nor where anything waits.
+    pub fn run(self) {
+        for (dir, name) in self.fs.to_forget() {
+            // A name that the kernel has forgotten by itself is no error.
+            let _gone = self.notifier.inval_entry(INodeNo(dir.0), name.as_str().as_ref());
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! A module imports only what stands below it, and a test reads the imports to keep that true:
 //!
 //! ```text
+//! serve                     puts the parts together, takes them apart; beside it config, telemetry, metrics, admin
 //! fuse                      doors: translate a protocol, hold no state of their own
 //! fs                        names, attributes, handles, homes
 //! cache                     one chunk from the nearest place: local, peer, origin; single flight; prefetch

@@ -118,7 +118,7 @@ metrics! {
     /// Answers about names, by who gave them
     Names Counter "names" ["answer"];
     /// Names served older than they should be, because the origin can't be asked
-    NamesStale Counter "names_stale" [];
+    NamesStale Counter "names_stale" ["by"];
     /// Names that are both a file and a directory, shown as the directory
     NamesClash Counter "names_clash" [];
     /// Directories that this node remembers as their home

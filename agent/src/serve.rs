@@ -291,6 +291,7 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
         domain: config.domain.clone(),
         stores: stores.clone(),
         origins,
+        peers,
         trees: mounts.trees(),
         volumes: volumes.clone(),
     };

@@ -50,8 +50,16 @@ struct Source {
     code: String,
 }
 
+/// Modules that `lib.rs` has for tests only.
+fn test_modules(root: &Path) -> Vec<String> {
+    let text = fs::read_to_string(root.join("lib.rs")).expect("lib.rs");
+    let after = text.split("#[cfg(test)]\nmod ").skip(1);
+    after.filter_map(|rest| rest.split(';').next().map(str::to_owned)).collect()
+}
+
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let for_tests = test_modules(&root);
     let mut folders = vec![root.clone()];
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {
@@ -66,6 +74,7 @@ fn sources() -> Vec<Source> {
             }
         }
     }
+    sources.retain(|source| !for_tests.contains(&source.module));
     sources
 }
 

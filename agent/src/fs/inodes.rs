@@ -168,6 +168,17 @@ impl Inodes {
         }
     }
 
+    /// Up to `count` numbers without open handles, the oldest first. The kernel may be asked to forget them.
+    pub(super) fn oldest(&self, count: usize) -> Vec<Arc<Inode>> {
+        let table = self.table.lock();
+        let mut unused: Vec<&Slot> = table.slots.values().filter(|slot| slot.handles == 0).collect();
+        if unused.len() > count {
+            unused.select_nth_unstable_by_key(count, |slot| slot.inode.ino);
+            unused.truncate(count);
+        }
+        unused.into_iter().map(|slot| slot.inode.clone()).collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.table.lock().slots.len()
     }

@@ -143,6 +143,14 @@ impl Snapshot {
         }
     }
 
+    /// All of a listing that is known.
+    fn share(&mut self, listing: &Listing) {
+        for part in &listing.parts {
+            self.push(None, part.clone(), listing.as_of);
+        }
+        self.next = Next::End;
+    }
+
     /// The whole listing, when all of it was seen and is still held.
     fn whole(&self) -> Option<Arc<Listing>> {
         if !matches!(self.next, Next::End) {
@@ -180,7 +188,17 @@ impl Fs {
                 Next::After(from) => Some(from.clone()),
                 Next::End => return Ok(PartAt { first: offset, part: None, as_of: self.runtime.clock.now() }),
             };
-            let answer = self.ask_part(&handle, from.as_ref()).await?;
+            let answer = match self.ask_part(&handle, from.as_ref()).await {
+                Ok(answer) => answer,
+                // Only from the beginning: a listing is of one moment.
+                Err(error) if from.is_none() => {
+                    let volume = self.volume();
+                    let listing = self.stale(&volume, error, || self.known.listing(handle.path()))?;
+                    snapshot.share(&listing);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             snapshot.push(from, Arc::new(answer.value), answer.as_of);
             if let Some(listing) = snapshot.whole() {
                 self.known.learn_listing(handle.path(), listing);
@@ -214,10 +232,7 @@ impl Fs {
         }
         let Some(listing) = self.known.listing(handle.path()) else { return };
         if self.is_fresh(listing.as_of) {
-            for part in &listing.parts {
-                snapshot.push(None, part.clone(), listing.as_of);
-            }
-            snapshot.next = Next::End;
+            snapshot.share(&listing);
         }
     }
 

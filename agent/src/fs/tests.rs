@@ -17,12 +17,14 @@ use crate::runtime::sim::SimRng;
 
 const FRESH: Duration = Duration::from_secs(60);
 const CHUNK: u32 = 64 * 1024;
+const NAMES_MAX: usize = 100;
 
 /// A tree of names that counts how often it was asked.
 #[derive(Default)]
 struct Tree {
     names: Mutex<BTreeMap<(String, String), Looked>>,
     asked: AtomicUsize,
+    fails: Mutex<Option<ErrorKind>>,
 }
 
 impl Tree {
@@ -45,6 +47,9 @@ impl Names for Tree {
         _deadline: Instant,
     ) -> Result<Dated<Looked>, ErrorKind> {
         self.asked.fetch_add(1, Ordering::Relaxed);
+        if let Some(kind) = *self.fails.lock() {
+            return Err(kind);
+        }
         let key = (dir.as_str().to_owned(), name.as_str().to_owned());
         let value = self.names.lock().get(&key).cloned().unwrap_or(Looked::Absent);
         Ok(Dated { value, as_of: Instant::now() })
@@ -59,6 +64,9 @@ impl Names for Tree {
         _deadline: Instant,
     ) -> Result<Dated<Part>, ErrorKind> {
         self.asked.fetch_add(1, Ordering::Relaxed);
+        if let Some(kind) = *self.fails.lock() {
+            return Err(kind);
+        }
         let names = self.names.lock();
         let all = names
             .iter()
@@ -133,7 +141,7 @@ fn rig(freshness: Freshness) -> Rig {
         chunks: chunks.clone(),
         numbers: Arc::new(Numbers::begin(&disk, Path::new("/state")).expect("begins")),
         backings: Arc::new(CachedOnly),
-        names_max: 1_000,
+        names_max: NAMES_MAX,
     };
     let volume = Volume {
         id: VolumeId::from_bytes([7; 16]),
@@ -308,4 +316,46 @@ async fn an_empty_directory_lists_nothing_and_a_closed_one_neither() {
     rig.fs.release(Fh(1));
     assert_eq!(rig.fs.list_now(Fh(1), 0).expect_err("closed"), FsError::BadHandle);
     assert_eq!(rig.fs.counts(), (0, 0));
+}
+
+/// R6: with the origin down, names are served as old as they are, unless each open must ask; a refusal never is.
+#[tokio::test(start_paused = true)]
+async fn old_names_are_served_while_nobody_can_be_asked() {
+    let rig = rig(Freshness::Within(FRESH));
+    rig.tree.put("", "a", file("v1", 10));
+    rig.fs.opendir(Ino::ROOT, Fh(1)).expect("opens");
+    assert_eq!(all(&rig, Fh(1), 0).await, ["a"]);
+    tokio::time::advance(FRESH * 3).await;
+    *rig.tree.fails.lock() = Some(ErrorKind::OriginUnreachable);
+    let old = look(&rig, Ino::ROOT, "a").await.expect("old");
+    assert_eq!((old.attr.size, old.ttl), (10, Duration::ZERO), "and asked again at the next use");
+    assert_eq!(look(&rig, Ino::ROOT, "b").await, Err(FsError::NotFound));
+    rig.fs.opendir(Ino::ROOT, Fh(2)).expect("opens");
+    assert_eq!(all(&rig, Fh(2), 0).await, ["a"]);
+    assert_eq!(rig.fs.stale_names(), 3);
+    *rig.tree.fails.lock() = Some(ErrorKind::AccessDenied);
+    assert_eq!(look(&rig, Ino::ROOT, "a").await, Err(FsError::Failed(ErrorKind::AccessDenied)));
+    let each = super::tests::rig(Freshness::OnOpen);
+    each.tree.put("", "a", file("v1", 10));
+    look(&each, Ino::ROOT, "a").await.expect("found");
+    *each.tree.fails.lock() = Some(ErrorKind::OriginUnreachable);
+    assert_eq!(look(&each, Ino::ROOT, "a").await, Err(FsError::Failed(ErrorKind::OriginUnreachable)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn above_the_bound_the_oldest_names_are_to_be_forgotten() {
+    let rig = rig(Freshness::Within(FRESH));
+    for number in 0..NAMES_MAX + 10 {
+        let name = format!("f{number:04}");
+        rig.tree.put("", &name, file("v1", 1));
+        let entry = look(&rig, Ino::ROOT, &name).await.expect("found");
+        if number == 0 {
+            rig.fs.open(entry.attr.ino, Fh(1)).expect("opens");
+        }
+        assert_eq!(rig.fs.is_crowded(), number >= NAMES_MAX);
+    }
+    let mut forgotten: Vec<String> = rig.fs.to_forget().into_iter().map(|(_, name)| name.as_str().into()).collect();
+    forgotten.sort();
+    let oldest: Vec<String> = (1..11).map(|number| format!("f{number:04}")).collect();
+    assert_eq!(forgotten, oldest, "the open one stays");
 }

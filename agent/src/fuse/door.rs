@@ -60,7 +60,8 @@ impl Door {
     /// in a call, and `BACKGROUND_MAX`.
     fn wait(&self, op: Op, request: RequestId, answer: impl Future<Output = ()> + Send + 'static) {
         self.ops.waited(op);
-        let span = tracing::debug_span!("fuse", op = op.as_str(), %request);
+        // On at every level: what is logged below it shall name the request.
+        let span = tracing::error_span!("fuse", op = op.as_str(), %request);
         let _entered = self.tokio.enter();
         self.runtime.tasks.spawn(answer.instrument(span));
     }

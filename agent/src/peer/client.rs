@@ -99,6 +99,17 @@ impl Client {
         Self { inner }
     }
 
+    /// Peers that were asked in vain so often that they aren't asked now, or only to find out; at most one per node of
+    /// the map.
+    pub fn unreachable(&self) -> Vec<NodeId> {
+        let circuits = self.inner.circuits.lock();
+        circuits
+            .iter()
+            .filter(|(_, circuit)| !matches!(circuit, Circuit::Closed { .. }))
+            .map(|(node, _)| *node)
+            .collect()
+    }
+
     /// Who its peers are.
     pub(super) fn members(&self) -> &Arc<dyn Members> {
         &self.inner.members

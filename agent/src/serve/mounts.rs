@@ -70,6 +70,7 @@ struct Inner {
     folder: PathBuf,
     parts: Parts,
     calls: Pool,
+    reliefs: Pool,
     /// Nothing once they were taken away for good.
     live: Mutex<Option<BTreeMap<VolumeId, Mount>>>,
     /// The trees of `live`, for those who only look.
@@ -80,11 +81,13 @@ struct Inner {
 impl Mounts {
     pub(super) fn new(runtime: Runtime, folder: PathBuf, parts: Parts) -> Self {
         let calls = runtime.tasks.pool("mounts", 1, CALLS_MAX);
+        let reliefs = runtime.tasks.pool("reliefs", 1, 1);
         let inner = Inner {
             runtime,
             folder,
             parts,
             calls,
+            reliefs,
             live: Mutex::new(Some(BTreeMap::new())),
             trees: Trees::default(),
             failures: Mutex::default(),
@@ -127,6 +130,7 @@ async fn look_after(inner: Arc<Inner>, mut volumes: watch::Receiver<Volumes>, mu
             if let Err(error) = settled.await {
                 tracing::error!(%error, "mounts can't be looked after");
             }
+            inner.relieve();
         }
         tokio::select! { biased;
             changed = volumes.changed() => if changed.is_err() { return },
@@ -164,6 +168,16 @@ impl Inner {
         }
         self.failures.lock().retain(|id, _| wanted.contains_key(id));
         self.trees.replace(live.iter().map(|(id, mount)| (*id, mount.fs().clone())).collect());
+    }
+
+    /// Keeps names within their bound, apart from everything else: the kernel may take its time.
+    fn relieve(&self) {
+        let live = self.live.lock();
+        for mount in live.iter().flat_map(BTreeMap::values).filter(|mount| mount.fs().is_crowded()) {
+            let (reliefs, relief) = (self.reliefs.clone(), mount.relief());
+            // Full: an earlier relief is still under way, and the next look comes in a second.
+            self.runtime.tasks.spawn(async move { drop(reliefs.run(move || relief.run()).await) });
+        }
     }
 
     fn mount(&self, volume: &Arc<Volume>) -> io::Result<Mount> {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::metrics::Trees;
 use crate::origin::{Origins, Volumes};
+use crate::peer::Client;
 use crate::store::{Health, StoreStatus, Stores};
 
 pub(super) struct Reporter {
@@ -18,6 +19,7 @@ pub(super) struct Reporter {
     pub(super) domain: Arc<str>,
     pub(super) stores: Stores,
     pub(super) origins: Origins,
+    pub(super) peers: Client,
     pub(super) trees: Trees,
     pub(super) volumes: watch::Receiver<Volumes>,
 }
@@ -31,6 +33,7 @@ impl Reporter {
             admin_port: self.admin_port,
             domain: self.domain.clone(),
             stores: self.stores.status().iter().map(store).collect(),
+            unreachable: self.peers.unreachable(),
             volumes: self.volumes(),
             ..NodeReport::default()
         }
