@@ -176,7 +176,9 @@ impl Inner {
         for mount in live.iter().flat_map(BTreeMap::values).filter(|mount| mount.fs().is_crowded()) {
             let (reliefs, relief) = (self.reliefs.clone(), mount.relief());
             // Full: an earlier relief is still under way, and the next look comes in a second.
-            self.runtime.tasks.spawn(async move { drop(reliefs.run(move || relief.run()).await) });
+            self.runtime.tasks.spawn(async move {
+                let _under_way = reliefs.run(move || relief.run()).await;
+            });
         }
     }
 
