@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
@@ -196,17 +196,24 @@ impl Collector for Scrape {
             for sample in samples.iter().filter(|sample| sample.metric == *metric) {
                 let labels: Vec<(&str, &str)> =
                     metric.labels().iter().copied().zip(sample.labels.iter().map(AsRef::as_ref)).collect();
-                let mut one = family.encode_family(&labels)?;
-                match metric.kind() {
-                    MetricType::Counter => one.encode_counter::<NoLabelSet, _, u64>(&sample.value, None)?,
-                    MetricType::Gauge => one.encode_gauge(&sample.value)?,
-                    MetricType::Histogram | MetricType::Info | MetricType::Unknown => {
-                        unreachable!("the table holds counters and gauges only")
-                    }
+                if labels.is_empty() {
+                    number(&mut family, *metric, sample.value)?;
+                } else {
+                    number(&mut family.encode_family(&labels)?, *metric, sample.value)?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+fn number(encoder: &mut MetricEncoder<'_>, metric: Metric, value: u64) -> fmt::Result {
+    match metric.kind() {
+        MetricType::Counter => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        MetricType::Gauge => encoder.encode_gauge(&value),
+        MetricType::Histogram | MetricType::Info | MetricType::Unknown => {
+            unreachable!("the table holds counters and gauges only")
+        }
     }
 }
 
