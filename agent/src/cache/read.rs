@@ -11,10 +11,10 @@ use larder_proto::ids::NodeId;
 use larder_proto::object::Chunk;
 use larder_proto::range::ByteRange;
 use larder_proto::wire::{RequestId, Want};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::counters::{add, one};
-use super::flight::{HopFailure, is_final};
+use super::flight::{FILL_PATIENCE, HAVE_PATIENCE, HopFailure, is_final};
 use super::hops::Ask;
 use super::route::Hop;
 use super::table::{Boarded, Flight, Leading, Patience, Progress, Seat, Stage};
@@ -132,8 +132,25 @@ impl Inner {
         Direct::Nothing
     }
 
-    /// All of a range of whole blocks from a peer, checked. Ranges of doors are at most 1 MiB and two blocks.
+    /// All of a range of whole blocks from a peer, checked. Who has the bytes sends them at once: a Have that stalls (it
+    /// may follow a flight there) is given up, and the next place is asked.
     async fn blocks_of(
+        &self,
+        node: NodeId,
+        want: Want,
+        chunk: &Chunk,
+        wide: ByteRange,
+        ask: &Ask<'_>,
+    ) -> Result<Bytes, HopFailure> {
+        let patience = match want {
+            Want::Have => 4 * HAVE_PATIENCE,
+            Want::Fill | Want::PassedFill => FILL_PATIENCE,
+        };
+        timeout(patience, self.receive_blocks(node, want, chunk, wide, ask)).await.unwrap_or(Err(HopFailure::Broken))
+    }
+
+    /// As [`blocks_of`](Self::blocks_of). Ranges of doors are at most 1 MiB and two blocks.
+    async fn receive_blocks(
         &self,
         node: NodeId,
         want: Want,

@@ -123,11 +123,13 @@ impl Replicator {
             return;
         }
         let id = chunk.id();
+        // Before the entry: whoever takes it takes this with it.
+        self.inner.memory.lock().insert(id, memory);
         if !self.inner.pending.lock().add(chunk, missing, self.inner.runtime.clock.now()) {
+            self.inner.memory.lock().remove(&id);
             self.inner.counts.overflowed.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.inner.memory.lock().insert(id, memory);
         self.inner.wake.notify_one();
     }
 
