@@ -248,7 +248,7 @@ mod tests {
         let text = Metrics::new(Arc::new(Fixed(samples))).text();
         assert!(text.contains("# TYPE larder_reads counter\n"), "{text}");
         assert!(text.contains("larder_reads_total{place=\"memory\"} 3\n"), "{text}");
-        assert!(text.contains("larder_map_epoch{} 7\n"), "{text}");
+        assert!(text.contains("larder_map_epoch 7\n"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

@@ -106,7 +106,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 fn sum_on_survivors(cluster: &Cluster) -> u64 {
     let failures = |node: &str| {
         let metrics = cluster.metrics(node);
-        metrics.sum("larder_abandoned", &[]) + metrics.sum("larder_peer_failures", &[])
+        metrics.sum("larder_abandoned_total", &[]) + metrics.sum("larder_peer_failures_total", &[])
     };
     ["n1", "n2"].into_iter().map(failures).sum()
 }
