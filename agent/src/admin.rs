@@ -60,19 +60,38 @@ enum Audience {
     Machine,
 }
 
-/// Opens the admin port on `address` and serves it until shutdown; returns the port taken.
-pub async fn serve(runtime: &Runtime, address: SocketAddr, sources: Arc<dyn Sources>) -> io::Result<u16> {
+/// The admin port, taken and not served yet.
+pub struct Bound {
+    port: u16,
+    network: Option<Box<dyn PlainListener>>,
+    machine: Box<dyn PlainListener>,
+}
+
+/// Takes the admin port on `address`, and the same port number of 127.0.0.1.
+pub async fn bind(runtime: &Runtime, address: SocketAddr) -> io::Result<Bound> {
     let listener = runtime.net.listen_plain(address).await?;
     let port = listener.local_addr().port();
     let machine = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    if address.ip() != machine {
-        let local = runtime.net.listen_plain(SocketAddr::new(machine, port)).await?;
-        runtime.tasks.spawn(accept(runtime.clone(), local, sources.clone(), Audience::Machine));
-        runtime.tasks.spawn(accept(runtime.clone(), listener, sources, Audience::Network));
-    } else {
-        runtime.tasks.spawn(accept(runtime.clone(), listener, sources, Audience::Machine));
+    if address.ip() == machine {
+        return Ok(Bound { port, network: None, machine: listener });
     }
-    Ok(port)
+    let machine = runtime.net.listen_plain(SocketAddr::new(machine, port)).await?;
+    Ok(Bound { port, network: Some(listener), machine })
+}
+
+impl Bound {
+    /// The port taken.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Answers until shutdown.
+    pub fn serve(self, runtime: &Runtime, sources: Arc<dyn Sources>) {
+        if let Some(network) = self.network {
+            runtime.tasks.spawn(accept(runtime.clone(), network, sources.clone(), Audience::Network));
+        }
+        runtime.tasks.spawn(accept(runtime.clone(), self.machine, sources, Audience::Machine));
+    }
 }
 
 async fn accept(runtime: Runtime, mut listener: Box<dyn PlainListener>, sources: Arc<dyn Sources>, audience: Audience) {

@@ -1,157 +1,49 @@
 //! Puts the agent together from its configuration, serves, and takes it apart again.
 //!
-//! Owns the order: what can be refused is refused before anything is made; stores open before peers may ask; mounts
-//! come last and go first. Each reason not to start is one line that says what to do.
+//! Owns the order: what can be refused is refused before anything is made; ports are taken before stores are opened,
+//! stores are open before peers may ask; mounts come last and go first.
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_proto::identity::{Identity, NoIdentity, Trust};
+use larder_proto::identity::{Identity, Trust};
+use larder_proto::ids::ClusterId;
 use tokio::sync::watch;
 
 use crate::admin;
-use crate::cache::{self, Cache};
-use crate::config::{CONFIG_BYTES_MAX, Config, ConfigError};
-use crate::fs::names::Homes;
-use crate::fs::{Numbers, NumbersError};
-use crate::fuse::Ops;
+use crate::config::{CONFIG_BYTES_MAX, Config, Ports};
+use crate::fs::Numbers;
 use crate::map::{AuthorityClient, AuthorityOptions, Hooks, MapHolder, NodeIdentity};
-use crate::metrics::{self, Metrics};
-use crate::origin::{Origins, RealOrigins};
-use crate::peer;
-use crate::replica::Replicator;
+use crate::origin::{RealOrigins, Volumes};
 use crate::runtime::clock::RealClock;
-use crate::runtime::disk::{BufferPool, Disk, Lock, RealDisk};
-use crate::runtime::net::Listener;
+use crate::runtime::disk::{BufferPool, RealDisk};
 use crate::runtime::net::tls::{Credentials, TlsNet};
-use crate::runtime::{Clock, Runtime, mounts as system, process};
-use crate::store::{OpenError, StoreConfig, Stores, Watermarks};
+use crate::runtime::{Clock, Runtime, process};
+use crate::store::{StoreConfig, Stores, Watermarks};
 
 pub(crate) mod below;
 mod mounts;
 mod node;
+mod parts;
+mod refuse;
 mod report;
 
-use below::Members;
-use mounts::Mounts;
-use node::Node;
+pub use refuse::StartError;
 
-/// Certificates that a trust file may hold are few; more than this isn't one.
-const TRUST_BYTES_MAX: u64 = 256 * 1024;
+use mounts::Mounts;
+use node::{Node, Pages};
+use parts::{Ground, Parts, cache_bytes};
+use refuse::{Prepared, prepare};
+use report::Reporter;
 
 /// Memory through which stores read for peers and copies, besides what the cache keeps of it: 32 segments of 1 MiB.
 const STORE_BUFFERS_BYTES: u64 = 32 * 1024 * 1024;
 
-/// What a known name takes in memory: itself, its version, and its place in the tables.
-const NAME_BYTES: usize = 256;
-
 /// How long closing may take; after it the stores are marked unclean and verified at the next start.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
-
-/// Why the agent doesn't start, in one line that says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration can't be read.
-    #[error("can't read the configuration {}: {error}", file.display())]
-    ConfigFile {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// The configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Mounting needs root.
-    #[error("the agent must run as root, because it mounts: run it with sudo")]
-    NotRoot,
-    /// There is no FUSE.
-    #[error("there is no /dev/fuse: load the kernel's module with `modprobe fuse`, or give the container the device")]
-    NoFuse,
-    /// Too few open files are allowed.
-    #[error("only {limit} open files are allowed: raise the limit to {} (ulimit -n)", process::DESCRIPTORS_MIN)]
-    Descriptors {
-        /// The limit.
-        limit: u64,
-    },
-    /// A folder can't be made or used.
-    #[error("{field}: can't use {}: {error}", path.display())]
-    Folder {
-        /// The field of the configuration.
-        field: &'static str,
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// Another agent runs with this folder.
-    #[error("{field}: {} is in use by another agent: stop it first", path.display())]
-    InUse {
-        /// The field of the configuration.
-        field: &'static str,
-        /// The folder.
-        path: PathBuf,
-    },
-    /// No CA certificates.
-    #[error("trust: {} holds no usable CA certificates: {error}", path.display())]
-    Trust {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: NoIdentity,
-    },
-    /// TLS can't be set up.
-    #[error("the node's key and certificate don't fit: remove {}/identity.pem to join anew: {error}", state.display())]
-    Tls {
-        /// The state folder.
-        state: PathBuf,
-        /// Why.
-        error: rustls::Error,
-    },
-    /// A port is taken.
-    #[error(
-        "ports.{field}: {address} is in use: stop what listens there, or configure another port (0 = any free one)"
-    )]
-    PortInUse {
-        /// The field.
-        field: &'static str,
-        /// The address.
-        address: SocketAddr,
-    },
-    /// A port can't be listened on for another reason.
-    #[error("ports.{field}: can't listen on {address}: {error}")]
-    Listen {
-        /// The field.
-        field: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        error: io::Error,
-    },
-    /// No numbers for files.
-    #[error(transparent)]
-    Numbers(#[from] NumbersError),
-    /// A store is refused.
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    /// The connector to origins can't be made.
-    #[error("can't prepare connections to origins: {0}")]
-    Origins(#[from] crate::origin::OriginError),
-    /// Something else is mounted where mounts belong.
-    #[error("mounts: {} is mounted at {}: unmount it, or configure another folder", kind, at.display())]
-    ForeignMount {
-        /// Where.
-        at: PathBuf,
-        /// What.
-        kind: String,
-    },
-    /// The process can't do what it must.
-    #[error("the system refuses: {0}")]
-    System(#[from] io::Error),
-}
 
 /// Reads and checks the configuration.
 pub fn read_config(file: &Path) -> Result<Config, StartError> {
@@ -166,7 +58,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let prepared = prepare(&config)?;
     let node = assemble(config, prepared).await?;
     let ready = node.write_ready().await;
-    tracing::info!(node = %node.config.node, peer_port = node.peer_port, "serving");
+    tracing::info!(node = %node.config.node, peer_port = node.ports.peer, admin_port = node.ports.admin, "serving");
     if ready.is_ok() {
         stop.await;
     }
@@ -174,103 +66,64 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     Ok(ready?)
 }
 
-/// What is claimed before anything is made.
-struct Prepared {
-    trust: Trust,
-    _locks: Vec<Box<dyn Lock>>,
-}
-
-/// Refuses what can be refused without changing anything, then makes and locks the folders.
-fn prepare(config: &Config) -> Result<Prepared, StartError> {
-    if !process::is_root() {
-        return Err(StartError::NotRoot);
-    }
-    if !system::has_device() {
-        return Err(StartError::NoFuse);
-    }
-    let limit = process::raise_descriptors()?;
-    if limit < process::DESCRIPTORS_MIN {
-        return Err(StartError::Descriptors { limit });
-    }
-    let pem = RealDisk.read_small(&config.trust, TRUST_BYTES_MAX).map_err(|error| StartError::Folder {
-        field: "trust",
-        path: config.trust.clone(),
-        error,
-    })?;
-    let trust = Trust::from_pem(&pem).map_err(|error| StartError::Trust { path: config.trust.clone(), error })?;
-    let mut locks = Vec::new();
-    for (field, path) in [("state", &config.state), ("mounts", &config.mounts)] {
-        let refuse = |error| StartError::Folder { field, path: path.clone(), error };
-        RealDisk.create_dir_all(path).map_err(refuse)?;
-        locks.push(RealDisk.lock(path).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => StartError::InUse { field, path: path.clone() },
-            _ => refuse(error),
-        })?);
-    }
-    mounts::clean(&config.mounts)?;
-    Ok(Prepared { trust, _locks: locks })
-}
-
 async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError> {
-    let trust = prepared.trust.clone();
+    let Prepared { trust, locks } = prepared;
+    let (identity, net) = identify(&config, &trust)?;
+    let runtime = Runtime::real(net.clone());
+    let numbers = Arc::new(Numbers::begin(runtime.disk.as_ref(), &config.state)?);
+    let real_origins = Arc::new(RealOrigins::new(&runtime)?);
+    let peer_address = SocketAddr::new(config.address, config.ports.peer);
+    let listener = runtime.net.listen(peer_address).await.map_err(|error| listen_error("peer", peer_address, error))?;
+    let peer_port = listener.local_addr().port();
+    let admin_address = SocketAddr::new(config.address, config.ports.admin);
+    let admin =
+        admin::bind(&runtime, admin_address).await.map_err(|error| listen_error("admin", admin_address, error))?;
+    let admin_port = admin.port();
+    let memory_bytes = config.memory_bytes.unwrap_or_else(process::memory_budget_bytes);
+    let stores = open_stores(&runtime, &config, cache_bytes(memory_bytes)).await?;
+
+    // Nothing is refused from here on.
+    let map = MapHolder::open(&runtime, &config.state, config.cluster, config.node.clone(), trust.keys().clone()).await;
+    let (volumes_in, volumes) = watch::channel(Volumes::default());
+    let parts = Parts::new(Ground { runtime: runtime.clone(), net, map, stores, volumes }, real_origins, memory_bytes);
+    parts.serve_peers(listener);
+    let mounts = Mounts::new(config.mounts.clone(), numbers, &parts);
+    admin.serve(&runtime, Arc::new(Pages::new(&parts, &mounts)));
+    let ports = Ports { peer: peer_port, admin: admin_port };
+    let reporter = Reporter::new(&config, ports, &parts, mounts.trees());
+    let authority = converse(&config, trust, identity, &parts, reporter).await;
+    runtime.tasks.spawn(forward_volumes(authority.volumes(), volumes_in));
+    mounts.start(parts.ground.volumes.clone(), parts.ground.map.changed());
+    Ok(Node { config, runtime, stores: parts.ground.stores, mounts, ports, _locks: locks })
+}
+
+/// Who this node is so far, and the net that shows it.
+fn identify(config: &Config, trust: &Trust) -> Result<(Option<NodeIdentity>, Arc<TlsNet>), StartError> {
     let own = Identity::Node(config.cluster, config.node.clone());
-    let net_of = |identity: Option<&NodeIdentity>| Credentials {
-        cluster: config.cluster,
-        trust: trust.clone(),
-        own: identity.map(|identity| (identity.chain(), identity.key())),
-    };
-    let wall_ms = RealClock.wall_ms();
-    let identity = NodeIdentity::load(&RealDisk, &config.state, &own, &trust, wall_ms).unwrap_or_else(|error| {
+    let loaded = NodeIdentity::load(&RealDisk, &config.state, &own, trust, RealClock.wall_ms());
+    let identity = loaded.unwrap_or_else(|error| {
         tracing::warn!(%error, "the stored certificate can't be used; joining anew");
         None
     });
-    let net = TlsNet::new(net_of(identity.as_ref()))
+    let net = TlsNet::new(credentials(config.cluster, trust, identity.as_ref()))
         .map_err(|error| StartError::Tls { state: config.state.clone(), error })?;
-    let net = Arc::new(net);
-    let runtime = Runtime::real(net.clone());
-    let numbers = Arc::new(Numbers::begin(runtime.disk.as_ref(), &config.state)?);
-    let map = MapHolder::open(&runtime, &config.state, config.cluster, config.node.clone(), trust.keys().clone()).await;
-    let (peer_address, listener) = listen(&runtime, &config).await?;
-    let memory_bytes = config.memory_bytes.unwrap_or_else(process::memory_budget_bytes);
-    let cache_bytes = (memory_bytes / 4).min(cache::BUDGET_BYTES);
-    let stores = open_stores(&runtime, &config, cache_bytes).await?;
-    let (volumes_in, volumes) = watch::channel(crate::origin::Volumes::default());
-    let members = Arc::new(Members(map.clone()));
-    let peers = peer::Client::new(runtime.clone(), members);
-    let origins = Origins::new(runtime.clone(), volumes.clone(), Arc::new(RealOrigins::new(&runtime)?));
-    let replicator =
-        Replicator::new(runtime.clone(), stores.clone(), peers.clone(), Arc::new(map.clone()), volumes.clone());
-    let cache = Cache::new(runtime.clone(), stores.clone(), peers.clone(), origins.clone(), replicator, cache_bytes);
-    let names_bytes = usize::try_from(memory_bytes / 8).unwrap_or(usize::MAX);
-    let names = Homes::new(runtime.clone(), map.clone(), peers.clone(), origins.clone(), names_bytes);
-    let routes = names.routes(peer::ControlRoutes::new());
-    let server = peer::Server::new(runtime.clone(), peers.clone(), Arc::new(cache.clone()), routes);
-    runtime.tasks.spawn(server.clone().serve(listener));
-    let ops = Arc::new(Ops::default());
-    let mounts = Mounts::new(
-        runtime.clone(),
-        config.mounts.clone(),
-        mounts::Parts {
-            names: Arc::new(names.clone()),
-            cache: cache.clone(),
-            stores: stores.clone(),
-            numbers,
-            names_max: names_bytes / NAME_BYTES,
-            ops: ops.clone(),
-        },
-    );
-    let sources = metrics::Sources {
-        cache: cache.clone(),
-        names,
-        stores: stores.clone(),
-        origins: origins.clone(),
-        peers: peers.clone(),
-        map: map.clone(),
-        net: net.clone(),
-        ops,
-        trees: mounts.trees(),
-    };
-    let authority_options = AuthorityOptions {
+    Ok((identity, Arc::new(net)))
+}
+
+fn credentials(cluster: ClusterId, trust: &Trust, identity: Option<&NodeIdentity>) -> Credentials {
+    let own = identity.map(|identity| (identity.chain(), identity.key()));
+    Credentials { cluster, trust: trust.clone(), own }
+}
+
+/// Begins the conversation with the authority.
+async fn converse(
+    config: &Config,
+    trust: Trust,
+    identity: Option<NodeIdentity>,
+    parts: &Parts,
+    reporter: Reporter,
+) -> AuthorityClient {
+    let options = AuthorityOptions {
         address: config.authority.clone(),
         cluster: config.cluster,
         name: config.node.clone(),
@@ -278,43 +131,17 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
         token: config.token.clone(),
         state: config.state.clone(),
     };
-    let metrics = Metrics::new(Arc::new(sources));
-    let page = Arc::new(node::Pages { map: map.clone(), cache: cache.clone(), stores: stores.clone(), metrics });
-    let admin_address = SocketAddr::new(config.address, config.ports.admin);
-    let admin_port = admin::serve(&runtime, admin_address, page)
-        .await
-        .map_err(|error| listen_error("admin", admin_address, error))?;
-    let reporter = report::Reporter {
-        address: config.address,
-        peer_port: peer_address.port(),
-        admin_port,
-        domain: config.domain.clone(),
-        stores: stores.clone(),
-        origins,
-        peers,
-        trees: mounts.trees(),
-        volumes: volumes.clone(),
-    };
-    let (cluster, trust, installed) = (config.cluster, trust.clone(), net);
+    let (cluster, net) = (config.cluster, parts.ground.net.clone());
     let hooks = Hooks {
         report: Box::new(move || reporter.report()),
-        install: Box::new(move |identity| {
-            let own = Some((identity.chain(), identity.key()));
-            installed.replace(Credentials { cluster, trust: trust.clone(), own })
-        }),
+        install: Box::new(move |identity| net.replace(credentials(cluster, &trust, Some(identity)))),
     };
-    let authority = AuthorityClient::start(runtime.clone(), authority_options, map.clone(), identity, hooks).await;
-    runtime.tasks.spawn(forward_volumes(authority.volumes(), volumes_in));
-    mounts.start(volumes, map.changed());
-    let peer_port = peer_address.port();
-    Ok(Node { config, runtime, stores, mounts, peer_port, admin_port, _locks: prepared._locks })
+    let Ground { runtime, map, .. } = &parts.ground;
+    AuthorityClient::start(runtime.clone(), options, map.clone(), identity, hooks).await
 }
 
 /// The list that the rest of the agent follows: empty until the authority, or the state folder, has told it.
-async fn forward_volumes(
-    mut from: watch::Receiver<Option<crate::map::Volumes>>,
-    to: watch::Sender<crate::origin::Volumes>,
-) {
+async fn forward_volumes(mut from: watch::Receiver<Option<crate::map::Volumes>>, to: watch::Sender<Volumes>) {
     loop {
         let volumes = from.borrow_and_update().clone();
         if let Some(volumes) = volumes {
@@ -324,12 +151,6 @@ async fn forward_volumes(
             return;
         }
     }
-}
-
-async fn listen(runtime: &Runtime, config: &Config) -> Result<(SocketAddr, Box<dyn Listener>), StartError> {
-    let address = SocketAddr::new(config.address, config.ports.peer);
-    let listener = runtime.net.listen(address).await.map_err(|error| listen_error("peer", address, error))?;
-    Ok((listener.local_addr(), listener))
 }
 
 fn listen_error(field: &'static str, address: SocketAddr, error: io::Error) -> StartError {

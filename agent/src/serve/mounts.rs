@@ -18,14 +18,13 @@ use tokio::sync::watch;
 
 use super::StartError;
 use super::below::Bytewise;
-use crate::cache::Cache;
-use crate::fs::{Below, CachedOnly, Fs, Names, Numbers};
+use super::parts::Parts;
+use crate::fs::{Below, CachedOnly, Chunks, Fs, Names, Numbers};
 use crate::fuse::{Mount, Ops};
 use crate::metrics::Trees;
 use crate::origin::Volumes;
 use crate::runtime::tasks::Pool;
 use crate::runtime::{Runtime, mounts as system};
-use crate::store::Stores;
 
 /// How often mounts are looked after.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -49,16 +48,6 @@ pub(super) fn clean(folder: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What every tree stands on.
-pub(super) struct Parts {
-    pub(super) names: Arc<dyn Names>,
-    pub(super) cache: Cache,
-    pub(super) stores: Stores,
-    pub(super) numbers: Arc<Numbers>,
-    pub(super) names_max: usize,
-    pub(super) ops: Arc<Ops>,
-}
-
 /// The node's mounts. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Mounts {
@@ -68,7 +57,11 @@ pub(super) struct Mounts {
 struct Inner {
     runtime: Runtime,
     folder: PathBuf,
-    parts: Parts,
+    numbers: Arc<Numbers>,
+    names: Arc<dyn Names>,
+    chunks: Arc<dyn Chunks>,
+    names_max: usize,
+    ops: Arc<Ops>,
     calls: Pool,
     reliefs: Pool,
     /// Nothing once they were taken away for good.
@@ -79,15 +72,19 @@ struct Inner {
 }
 
 impl Mounts {
-    pub(super) fn new(runtime: Runtime, folder: PathBuf, parts: Parts) -> Self {
-        let calls = runtime.tasks.pool("mounts", 1, CALLS_MAX);
-        let reliefs = runtime.tasks.pool("reliefs", 1, 1);
+    /// No mounts yet, in `folder`.
+    pub(super) fn new(folder: PathBuf, numbers: Arc<Numbers>, parts: &Parts) -> Self {
+        let runtime = parts.ground.runtime.clone();
         let inner = Inner {
-            runtime,
             folder,
-            parts,
-            calls,
-            reliefs,
+            numbers,
+            names: Arc::new(parts.names.clone()),
+            chunks: Arc::new(Bytewise { cache: parts.cache.clone(), stores: parts.ground.stores.clone() }),
+            names_max: parts.names_max,
+            ops: parts.ops.clone(),
+            calls: runtime.tasks.pool("mounts", 1, CALLS_MAX),
+            reliefs: runtime.tasks.pool("reliefs", 1, 1),
+            runtime,
             live: Mutex::new(Some(BTreeMap::new())),
             trees: Trees::default(),
             failures: Mutex::default(),
@@ -191,14 +188,14 @@ impl Inner {
         }
         self.runtime.disk.create_dir_all(&at)?;
         let below = Below {
-            names: self.parts.names.clone(),
-            chunks: Arc::new(Bytewise { cache: self.parts.cache.clone(), stores: self.parts.stores.clone() }),
-            numbers: self.parts.numbers.clone(),
+            names: self.names.clone(),
+            chunks: self.chunks.clone(),
+            numbers: self.numbers.clone(),
             backings: Arc::new(CachedOnly),
-            names_max: self.parts.names_max,
+            names_max: self.names_max,
         };
         let fs = Arc::new(Fs::new(self.runtime.clone(), volume.clone(), below));
-        Mount::new(&self.runtime, fs, &at, self.parts.ops.clone())
+        Mount::new(&self.runtime, fs, &at, self.ops.clone())
     }
 
     fn tell(&self, volume: &Volume, error: &io::Error) {

@@ -1,15 +1,17 @@
 //! A node that serves: what must stay until the end, what it tells people, and its `ready.json`.
 
 use std::io;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::mounts::Mounts;
+use super::parts::Parts;
 use crate::admin::{DebugPage, Sources};
 use crate::cache::Cache;
-use crate::config::Config;
+use crate::config::{Config, Ports};
 use crate::map::MapHolder;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::runtime::disk::Lock;
 use crate::runtime::{Runtime, process};
 use crate::store::Stores;
@@ -22,15 +24,14 @@ pub(super) struct Node {
     pub(super) runtime: Runtime,
     pub(super) stores: Stores,
     pub(super) mounts: Mounts,
-    pub(super) peer_port: u16,
-    pub(super) admin_port: u16,
+    pub(super) ports: Ports,
     pub(super) _locks: Vec<Box<dyn Lock>>,
 }
 
 impl Node {
     /// Tells whoever started the agent that its ports answer. Mounts follow once there is a map.
     pub(super) async fn write_ready(&self) -> io::Result<()> {
-        let ready = json!({ "pid": process::id(), "adminPort": self.admin_port, "peerPort": self.peer_port });
+        let ready = json!({ "pid": process::id(), "adminPort": self.ports.admin, "peerPort": self.ports.peer });
         let file = self.config.state.join(READY);
         tokio::task::block_in_place(|| self.runtime.disk.replace_small(&file, format!("{ready}\n").as_bytes()))
     }
@@ -45,10 +46,28 @@ impl Node {
 
 /// What the admin port answers.
 pub(super) struct Pages {
-    pub(super) map: MapHolder,
-    pub(super) cache: Cache,
-    pub(super) stores: Stores,
-    pub(super) metrics: Metrics,
+    map: MapHolder,
+    cache: Cache,
+    stores: Stores,
+    metrics: Metrics,
+}
+
+impl Pages {
+    pub(super) fn new(parts: &Parts, mounts: &Mounts) -> Self {
+        let (map, stores, cache) = (parts.ground.map.clone(), parts.ground.stores.clone(), parts.cache.clone());
+        let sources = metrics::Sources {
+            cache: cache.clone(),
+            names: parts.names.clone(),
+            stores: stores.clone(),
+            origins: parts.origins.clone(),
+            peers: parts.peers.clone(),
+            map: map.clone(),
+            net: parts.ground.net.clone(),
+            ops: parts.ops.clone(),
+            trees: mounts.trees(),
+        };
+        Self { map, cache, stores, metrics: Metrics::new(Arc::new(sources)) }
+    }
 }
 
 impl Sources for Pages {

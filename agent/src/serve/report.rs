@@ -7,30 +7,44 @@ use larder_proto::control::{NodeReport, StoreHealth, StoreReport, VolumeReport};
 use larder_proto::map::Ports;
 use tokio::sync::watch;
 
+use super::parts::Parts;
+use crate::config::{self, Config};
 use crate::metrics::Trees;
 use crate::origin::{Origins, Volumes};
 use crate::peer::Client;
 use crate::store::{Health, StoreStatus, Stores};
 
 pub(super) struct Reporter {
-    pub(super) address: IpAddr,
-    pub(super) peer_port: u16,
-    pub(super) admin_port: u16,
-    pub(super) domain: Arc<str>,
-    pub(super) stores: Stores,
-    pub(super) origins: Origins,
-    pub(super) peers: Client,
-    pub(super) trees: Trees,
-    pub(super) volumes: watch::Receiver<Volumes>,
+    address: IpAddr,
+    ports: config::Ports,
+    domain: Arc<str>,
+    stores: Stores,
+    origins: Origins,
+    peers: Client,
+    trees: Trees,
+    volumes: watch::Receiver<Volumes>,
 }
 
 impl Reporter {
+    pub(super) fn new(config: &Config, ports: config::Ports, parts: &Parts, trees: Trees) -> Self {
+        Self {
+            address: config.address,
+            ports,
+            domain: config.domain.clone(),
+            stores: parts.ground.stores.clone(),
+            origins: parts.origins.clone(),
+            peers: parts.peers.clone(),
+            trees,
+            volumes: parts.ground.volumes.clone(),
+        }
+    }
+
     /// The report of this moment; the epoch is the sender's to fill in.
     pub(super) fn report(&self) -> NodeReport {
         NodeReport {
             addresses: vec![self.address],
-            ports: Ports { peer: self.peer_port, s3: 0, redis: 0 },
-            admin_port: self.admin_port,
+            ports: Ports { peer: self.ports.peer, s3: 0, redis: 0 },
+            admin_port: self.ports.admin,
             domain: self.domain.clone(),
             stores: self.stores.status().iter().map(store).collect(),
             unreachable: self.peers.unreachable(),
