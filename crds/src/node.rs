@@ -30,7 +30,6 @@ use crate::schema::{DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, rule};
     printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state","description":"State in the map"}"#,
     printcolumn = r#"{"name":"Domain","type":"string","jsonPath":".status.domain","description":"Failure domain"}"#,
     printcolumn = r#"{"name":"Slots","type":"integer","jsonPath":".status.slots","description":"Slots it owns"}"#,
-    printcolumn = r#"{"name":"Hit","type":"string","jsonPath":".status.hitRatio","description":"Reads answered without the origin"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Address","type":"string","jsonPath":".status.address","priority":1,"description":"Where peers reach it"}"#,
     printcolumn = r#"{"name":"Epoch","type":"integer","jsonPath":".status.epoch","priority":1,"description":"Epoch of the map it follows"}"#,
@@ -88,10 +87,6 @@ pub struct CacheNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 16384))]
     pub slots: Option<i32>,
-
-    /// Share of the chunks read here that came without asking the origin, as in 97%.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hit_ratio: Option<String>,
 
     /// Version of its agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

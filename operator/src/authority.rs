@@ -183,7 +183,7 @@ impl Authority {
 
     /// What the nodes report of each volume.
     pub fn volumes(&self) -> BTreeMap<VolumeId, VolumeStatus> {
-        self.shared.core().volumes()
+        self.shared.core().volumes(self.shared.now_ms())
     }
 
     /// Owners and nodes from now on.

@@ -132,7 +132,9 @@ fn problems(view: View<'_>) -> Vec<Problem> {
         };
         match (&node.reported, node.is_live) {
             (None, _) => add("NotJoined", "its agent has not joined".into()),
-            (Some(_), false) => add("Silent", "its agent doesn't report".into()),
+            (Some(_), false) => {
+                add("Silent", "its agent doesn't report; if it has ended, the same larder up starts it again".into())
+            }
             (Some(reported), true) => {
                 for store in reported.stores.iter().filter(|store| store.health != StoreHealth::Ok) {
                     add("StoreFailed", format!("store {} takes no more writes; its disk failed", store.name));
@@ -164,7 +166,6 @@ pub fn node(node: &NodeView) -> CacheNodeStatus {
         domain: Some(reported.domain.to_string()),
         stores: reported.stores.iter().map(store).collect(),
         slots: i32::try_from(reported.share.owned).ok(),
-        hit_ratio: Some(format_percent(reported.hit_bytes, reported.read_bytes)),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         epoch: i64::try_from(reported.epoch.0).ok(),
         conditions: Vec::new(),
@@ -208,7 +209,7 @@ pub fn volume(volume: &CacheVolume, id: VolumeId, earlier: &[Condition], view: V
         origin: volume.spec.origin.text(),
         mounts: Some(format!("{}/{}", reported.mounted, view.nodes.len())),
         cached: Some(format_bytes(reported.cached_bytes)),
-        hit_ratio: Some(format_percent(reported.hit_bytes, reported.read_bytes)),
+        hit_ratio: Some(format_percent(reported.read_bytes.saturating_sub(reported.origin_bytes), reported.read_bytes)),
         objects: i64::try_from(reported.objects).ok(),
         conditions,
     }
@@ -317,7 +318,7 @@ mod tests {
         let spec = json!({"clusterRef": {"name": "demo"}, "origin": {"local": {"path": "/srv"}}});
         let object = CacheVolume::new("data", serde_json::from_value(spec).expect("a spec"));
         let id = VolumeId::from_bytes([7; 16]);
-        let reported = VolumeStatus { mounted: 2, hit_bytes: 3, read_bytes: 4, ..VolumeStatus::default() };
+        let reported = VolumeStatus { mounted: 2, origin_bytes: 1, read_bytes: 4, ..VolumeStatus::default() };
         let (nodes, volumes, now) = ([waiting("n1"), waiting("n2")], BTreeMap::from([(id, reported)]), time(5));
         let status = volume(&object, id, &[], View { map: None, nodes: &nodes, volumes: &volumes, now: &now });
         assert_eq!(status.mounts.as_deref(), Some("2/2"));

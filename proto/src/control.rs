@@ -91,8 +91,8 @@ pub struct VolumeReport {
     pub origin: Option<ErrorKind>,
     /// Bytes of it in this node's stores.
     pub cached_bytes: u64,
-    /// Bytes read through the doors that the cache had, since the agent began.
-    pub hit_bytes: u64,
+    /// Bytes this node had from the origin, for whichever node's readers, since the agent began.
+    pub origin_bytes: u64,
     /// Bytes read through the doors, since the agent began.
     pub read_bytes: u64,
     /// Objects of which this node holds something.
@@ -224,7 +224,7 @@ fn parse_volume_report(from: message::VolumeReport) -> Result<VolumeReport, BadM
         mounted: from.mounted,
         origin: ErrorKind::from_code(from.origin),
         cached_bytes: from.cached_bytes,
-        hit_bytes: from.hit_bytes,
+        origin_bytes: from.origin_bytes,
         read_bytes: from.read_bytes,
         objects: from.objects,
     })
@@ -236,7 +236,7 @@ fn volume_report_message(from: &VolumeReport) -> message::VolumeReport {
         mounted: from.mounted,
         origin: from.origin.map_or(0, ErrorKind::code),
         cached_bytes: from.cached_bytes,
-        hit_bytes: from.hit_bytes,
+        origin_bytes: from.origin_bytes,
         read_bytes: from.read_bytes,
         objects: from.objects,
     }

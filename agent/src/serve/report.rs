@@ -61,14 +61,13 @@ impl Reporter {
                 let used = usage.get(id).copied().unwrap_or_default();
                 let origin = self.origins.get(*id).map(|origin| origin.snapshot());
                 let read_bytes = trees.get(id).map_or(0, |tree| tree.read_bytes());
-                // What this node's readers got and this node didn't fetch for them.
-                let fetched_bytes = origin.as_ref().map_or(0, |origin| origin.bytes);
+                let origin_bytes = origin.as_ref().map_or(0, |origin| origin.bytes);
                 VolumeReport {
                     id: *id,
                     mounted: trees.contains_key(id),
                     origin: origin.and_then(|origin| origin.last_error),
                     cached_bytes: used.bytes,
-                    hit_bytes: read_bytes.saturating_sub(fetched_bytes),
+                    origin_bytes,
                     read_bytes,
                     objects: used.objects,
                 }

@@ -12,7 +12,7 @@ use larder_proto::map::{ClusterMap, Node, NodeState};
 use larder_proto::placement::{Facts, NodeFact, next_map};
 
 use super::Shape;
-use super::health::{Event, Health};
+use super::health::{Event, Health, SILENCE_MS};
 use super::status::{NodeStatus, VolumeStatus};
 
 /// Silence isn't counted before this long after the start.
@@ -107,17 +107,21 @@ impl Core {
         self.nodes.values().map(|known| known.status(&shares, now_ms)).collect()
     }
 
-    pub(super) fn volumes(&self) -> BTreeMap<VolumeId, VolumeStatus> {
+    /// Mounts, origin and stores as the nodes say that report now; bytes read as all of them ever said.
+    pub(super) fn volumes(&self, now_ms: u64) -> BTreeMap<VolumeId, VolumeStatus> {
         let mut volumes: BTreeMap<VolumeId, VolumeStatus> = BTreeMap::new();
         let reports = self.nodes.values().filter_map(|known| known.report.as_ref());
-        for volume in reports.flat_map(|(report, _)| &report.volumes) {
+        for (volume, at_ms) in reports.flat_map(|(report, at)| report.volumes.iter().map(move |volume| (volume, *at))) {
             let status = volumes.entry(volume.id).or_default();
+            status.origin_bytes = status.origin_bytes.saturating_add(volume.origin_bytes);
+            status.read_bytes = status.read_bytes.saturating_add(volume.read_bytes);
+            if now_ms.saturating_sub(at_ms) >= SILENCE_MS {
+                continue;
+            }
             status.nodes += 1;
             status.mounted += u32::from(volume.mounted);
             status.origin = status.origin.or(volume.origin);
             status.cached_bytes = status.cached_bytes.saturating_add(volume.cached_bytes);
-            status.hit_bytes = status.hit_bytes.saturating_add(volume.hit_bytes);
-            status.read_bytes = status.read_bytes.saturating_add(volume.read_bytes);
             status.objects = status.objects.max(volume.objects);
         }
         volumes
@@ -140,7 +144,6 @@ impl Known {
 
     fn status(&self, shares: &BTreeMap<NodeId, larder_proto::map::Share>, now_ms: u64) -> NodeStatus {
         let report = self.report.as_ref().map(|(report, _)| report);
-        let volumes = || report.iter().flat_map(|report| &report.volumes);
         NodeStatus {
             id: self.node.id,
             name: self.node.name.clone(),
@@ -153,8 +156,6 @@ impl Known {
             stores: report.map(|report| report.stores.clone()).unwrap_or_default(),
             unreachable: report.map(|report| report.unreachable.clone()).unwrap_or_default(),
             share: shares.get(&self.node.id).copied().unwrap_or_default(),
-            hit_bytes: volumes().map(|volume| volume.hit_bytes).fold(0, u64::saturating_add),
-            read_bytes: volumes().map(|volume| volume.read_bytes).fold(0, u64::saturating_add),
             silent_ms: self.report.as_ref().map(|(_, at_ms)| now_ms.saturating_sub(*at_ms)),
         }
     }

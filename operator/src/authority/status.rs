@@ -33,10 +33,6 @@ pub struct NodeStatus {
     pub unreachable: Vec<NodeId>,
     /// Slots it owns and leads.
     pub share: Share,
-    /// Bytes read through its doors that the cache had, and in all, since its agent began.
-    pub hit_bytes: u64,
-    /// In all.
-    pub read_bytes: u64,
     /// Since its last report; none since the authority began.
     pub silent_ms: Option<u64>,
 }
@@ -52,8 +48,8 @@ pub struct VolumeStatus {
     pub origin: Option<ErrorKind>,
     /// Bytes in all stores, copies included.
     pub cached_bytes: u64,
-    /// Bytes read through the doors that the cache had.
-    pub hit_bytes: u64,
+    /// Bytes that came from the origin, on all nodes.
+    pub origin_bytes: u64,
     /// Bytes read through the doors.
     pub read_bytes: u64,
     /// The most objects that one node holds something of.

@@ -172,6 +172,12 @@ impl Cluster {
                 mounts.display()
             ));
         }
+        let min_nodes = usize::try_from(self.desired.cluster.object.spec.min_nodes).unwrap_or(0);
+        if self.plans.len() < min_nodes {
+            lines.push(format!(
+                "  nothing is mounted until minNodes, {min_nodes}, have joined: larder up with more --nodes"
+            ));
+        }
         lines.push(format!("look around: larder status --dir {}; stop: Ctrl-C", self.folder.root().display()));
         lines.join("\n")
     }

@@ -23,7 +23,7 @@ fn report() -> NodeReport {
             mounted: true,
             origin: Some(ErrorKind::AccessDenied),
             cached_bytes: 1,
-            hit_bytes: 2,
+            origin_bytes: 2,
             read_bytes: 3,
             objects: 4,
         }],
