@@ -1,6 +1,6 @@
 //! Disks that aren't this cluster's, or this version's, are refused before anything is touched.
 
-use larder_tests::harness::{Cluster, VolumeSpec, sha256};
+use larder_tests::harness::{Cluster, Copies, VolumeSpec, sha256};
 use larder_tests::stub::StubS3;
 
 fn assert_refused(cluster: &mut Cluster, wanted: &[&str]) {
@@ -16,9 +16,11 @@ fn a_store_of_another_cache_is_refused_and_left_alone() {
     let stub = StubS3::builder().start_blocking().unwrap();
     stub.put("file", "content");
     let ours = |id: &'static str| move |spec: larder_tests::harness::ClusterBuilder| spec.cache_id(id);
-    let mut cluster = Cluster::builder().cache_id("ours").volume(VolumeSpec::s3("data", &stub)).up();
+    // A copy on every node: without the authority's folder nodes get other numbers, and slots other owners.
+    let mut cluster = Cluster::builder().cache_id("ours").replicas(3).volume(VolumeSpec::s3("data", &stub)).up();
     let hash = sha256(b"content");
     assert_eq!(sha256(&cluster.read("n1", "data", "file").unwrap()), hash);
+    cluster.wait_copies(Copies { chunks: 1, replicas: 3 });
     cluster.down();
 
     cluster.respecify(ours("theirs"));
