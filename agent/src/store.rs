@@ -31,11 +31,13 @@ mod directory;
 mod files;
 mod index;
 mod label;
+mod passing;
 mod reservation;
 mod status;
 #[cfg(test)]
 mod tests;
 
+pub use self::passing::{Held, NotPassed, Passed};
 pub use self::reservation::Reservation;
 pub use self::status::{Health, StoreCounters, StoreDebug, StoreStatus, Usage};
 

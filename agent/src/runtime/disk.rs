@@ -1,6 +1,7 @@
 //! Files, as stores and state folders need them. All calls block: the store runs them in its own pools.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -107,4 +108,9 @@ pub trait File: Send + Sync {
 
     /// Bytes the file takes on disk (holes don't count).
     fn allocated_bytes(&self) -> io::Result<u64>;
+
+    /// The descriptor, for the kernel; a simulated file has none.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }

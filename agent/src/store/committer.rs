@@ -132,6 +132,10 @@ impl Committer {
             directory.catalog.apply(&changes, Promise::Visible).map_err(|error| StoreError::Io(error.into_io()))?;
             for departure in &departures {
                 if let Err(error) = free(&directory, departure) {
+                    if departure.passed {
+                        // Filled again, it would be written under the eyes of whoever has it mapped.
+                        return Err(StoreError::Io(error));
+                    }
                     directory.counters.unfreed.one();
                     tracing::warn!(store = directory.name, object = %departure.object, %error, "bytes were not given back");
                 }
@@ -227,6 +231,9 @@ fn sync_all(directory: &Directory, objects: &BTreeSet<ObjectId>) -> Result<io::R
 
 /// Gives the bytes of a departure back to the disk.
 fn free(directory: &Directory, departure: &Departure) -> io::Result<()> {
+    if departure.passed {
+        return directory.files.unlink_passed(departure.object);
+    }
     if departure.unlink {
         return directory.files.unlink(departure.object);
     }

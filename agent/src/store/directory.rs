@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use larder_proto::checksum::Checksummed;
-use larder_proto::ids::StoreId;
+use larder_proto::ids::{ObjectId, StoreId};
 use larder_proto::limits::BLOCK_BYTES;
-use larder_proto::object::{Chunk, ChunkId};
+use larder_proto::object::{Chunk, ChunkId, ChunkIndex};
 use larder_proto::range::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
@@ -24,13 +24,16 @@ use super::files::Files;
 use super::index::Index;
 use super::label::Claimed;
 use super::status::{Counters, Health, StoreDebug, StoreStatus};
-use super::{OpenError, StoreConfig, StoreError, Watermarks};
+use super::{NotPassed, OpenError, Passed, StoreConfig, StoreError, Watermarks};
 use crate::runtime::disk::{AlignedBuf, Disk, Open, PAGE_BYTES};
 use crate::runtime::tasks::{Pool, PoolError};
 use crate::runtime::{Clock, Runtime};
 
 /// Past this a read goes to another copy. Above what a busy but sane disk takes; the origin would answer sooner.
 const READ_DEADLINE_MS: u64 = 5_000;
+
+/// Opening a file for the kernel may take so long, then the door reads through the agent.
+const PASS_DEADLINE_MS: u64 = 250;
 
 /// Calls in line for the reading threads, at most.
 const READS_WAITING_MAX: usize = 256;
@@ -121,6 +124,7 @@ impl Directory {
             })
             .map_err(failed)?;
         counters.orphans.add(orphans);
+        files.sweep_passed(|object| index.was_passed(object)).map_err(failed)?;
         let (dropped, missing) = index.drop_unseen();
         counters.missing_files.add(missing);
         let dropped: Vec<Change> = dropped.into_iter().map(Change::RemoveObject).collect();
@@ -270,13 +274,42 @@ impl Directory {
         Ok(Checksummed::new(id.object, chunk.first_block() + first, buffer.freeze(), crcs))
     }
 
+    /// See [`Stores::pass`](super::Stores::pass).
+    pub async fn pass(self: &Arc<Self>, object: ObjectId) -> Result<Passed, NotPassed> {
+        let directory = self.clone();
+        let opened = self.reads.run(PASS_DEADLINE_MS, move || directory.pass_now(object)).await;
+        match opened {
+            Ok(passed) => passed,
+            Err(error) => Err(NotPassed::Disk(error)),
+        }
+    }
+
+    fn pass_now(&self, object: ObjectId) -> Result<Passed, NotPassed> {
+        let (complete, unmarked) = self.index.lock().pass(&object);
+        if !complete {
+            return Err(NotPassed::NotHere);
+        }
+        if unmarked {
+            self.files.mark_passed(object)?;
+            self.index.lock().marked(&object);
+        }
+        let file = self.files.open_for_kernel(object)?;
+        if file.len()? < self.index.lock().size(&object).ok_or(NotPassed::NotHere)? {
+            // Somebody cut it behind our back; mapped, its end would be SIGBUS.
+            self.drop_corrupt(&ChunkId { object, index: ChunkIndex(0) });
+            return Err(NotPassed::NotHere);
+        }
+        self.counters.passed.one();
+        Ok(Passed { file })
+    }
+
     /// The chunk can't be read: an error if it should have been here, nothing if it was evicted meanwhile.
     fn gone<T>(&self, id: ChunkId, error: io::Error) -> Result<Option<T>, StoreError> {
         if self.index.lock().has(&id) { Err(self.unreadable(id, error)) } else { Ok(None) }
     }
 
     fn unreadable(&self, id: ChunkId, error: io::Error) -> StoreError {
-        if self.index.lock().doom(id) {
+        if self.index.lock().doom(id) > 0 {
             self.counters.unreadable.one();
             tracing::warn!(store = self.name, object = %id.object, chunk = id.index.0, %error, "a chunk was unreadable: dropped");
             self.wake.notify_one();
@@ -286,7 +319,7 @@ impl Directory {
 
     /// See [`Stores::drop_chunk`](super::Stores::drop_chunk).
     pub fn drop_corrupt(&self, id: &ChunkId) {
-        if self.index.lock().doom(*id) {
+        if self.index.lock().doom(*id) > 0 {
             self.counters.corrupt.one();
             tracing::warn!(store = self.name, object = %id.object, chunk = id.index.0, "a chunk failed its check: dropped");
             self.wake.notify_one();

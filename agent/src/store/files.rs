@@ -1,6 +1,8 @@
 //! Open files of one store: `objects/xx/yy/<id>`, at most so many at once, the least recently used closed first.
 //!
-//! A file that was unlinked is never handed out again, even when it was being opened at that moment.
+//! A file that was unlinked is never handed out again, even when it was being opened at that moment. A file that the
+//! kernel was given has an empty file of its name in `passed/`, made before the kernel has it: mappings outlive an agent.
+//! They don't outlive a power failure, so nothing there is synced.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +18,7 @@ use crate::runtime::disk::{Caching, Disk, File, Open};
 pub(super) struct Files {
     disk: Arc<dyn Disk>,
     objects: PathBuf,
+    passed: PathBuf,
     open_max: usize,
     state: Mutex<State>,
 }
@@ -32,7 +35,7 @@ struct State {
 
 impl Files {
     pub fn new(disk: Arc<dyn Disk>, root: &Path, open_max: usize) -> Self {
-        Self { disk, objects: root.join("objects"), open_max, state: Mutex::default() }
+        Self { disk, objects: root.join("objects"), passed: root.join("passed"), open_max, state: Mutex::default() }
     }
 
     /// The object's file, opened past the page cache; with [`Open::Create`] it and its folders are made.
@@ -68,6 +71,37 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
+    }
+
+    /// Removes the file of an object that was passed, then its mark.
+    pub fn unlink_passed(&self, object: ObjectId) -> io::Result<()> {
+        self.unlink(object)?;
+        match self.disk.unlink(&self.passed.join(object.to_string())) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Marks the object's file as one that the kernel has.
+    pub fn mark_passed(&self, object: ObjectId) -> io::Result<()> {
+        self.disk.open(&self.passed.join(object.to_string()), Open::Create, Caching::Buffered).map(drop)
+    }
+
+    /// The object's file as the kernel reads it: through the page cache, never written.
+    pub fn open_for_kernel(&self, object: ObjectId) -> io::Result<Arc<dyn File>> {
+        self.disk.open(&self.path(object), Open::Read, Caching::Buffered)
+    }
+
+    /// Every mark that was made before; `known` says whether its object is here, else the mark goes.
+    pub fn sweep_passed(&self, mut known: impl FnMut(ObjectId) -> bool) -> io::Result<()> {
+        self.disk.create_dir_all(&self.passed)?;
+        for entry in self.disk.list(&self.passed)? {
+            let id = ObjectId::from_hex(&entry.name).filter(|_| !entry.is_dir);
+            if id.is_some_and(|id| !known(id)) {
+                self.disk.unlink(&self.passed.join(&entry.name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Files open now.

@@ -39,6 +39,8 @@ pub(super) struct Index {
     busy: HashMap<ChunkId, Busy>,
     /// Chunks whose catalog rows and bytes are to be removed.
     doomed: BTreeSet<ChunkId>,
+    /// Objects that doors have open, here or not: how many times.
+    held: HashMap<ObjectId, u32>,
     capacity_bytes: u64,
     high_bytes: u64,
     low_bytes: u64,
@@ -68,6 +70,10 @@ struct Entry {
 const SEEN: u8 = 1;
 /// The file is being unlinked.
 const UNLINKING: u8 = 2;
+/// The kernel was given the file: somebody may have it mapped, whatever handles say. Its bytes never change again.
+const PASSED: u8 = 4;
+/// The disk says so too.
+const MARKED: u8 = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Busy {
@@ -94,6 +100,8 @@ pub(super) struct Departure {
     pub chunks: Vec<ChunkIndex>,
     /// The whole file goes.
     pub unlink: bool,
+    /// The kernel was given the file.
+    pub passed: bool,
     pub chunk_size: u64,
     pub size: u64,
 }
@@ -113,6 +121,7 @@ impl Index {
             newest: NONE,
             busy: HashMap::default(),
             doomed: BTreeSet::new(),
+            held: HashMap::default(),
             capacity_bytes,
             high_bytes: percent(watermarks.high_percent),
             low_bytes: percent(watermarks.low_percent),
@@ -154,6 +163,20 @@ impl Index {
         !self.entry(at).here.is_empty()
     }
 
+    /// The file was given to the kernel by an earlier agent; false when the catalog doesn't know it.
+    pub fn was_passed(&mut self, id: ObjectId) -> bool {
+        let Some(&at) = self.by_id.get(&id) else { return false };
+        self.entry_mut(at).flags |= PASSED | MARKED;
+        true
+    }
+
+    /// The disk says that the object is passed.
+    pub fn marked(&mut self, object: &ObjectId) {
+        if let Some(&at) = self.by_id.get(object) {
+            self.entry_mut(at).flags |= MARKED;
+        }
+    }
+
     /// Forgets objects without chunks and those whose files were not found. Returns all of them, for the catalog, and
     /// how many should have had a file.
     pub fn drop_unseen(&mut self) -> (Vec<ObjectId>, u64) {
@@ -181,6 +204,11 @@ impl Index {
         self.by_id.get(&id.object).is_some_and(|at| self.entry(*at).here.get(id.index.0))
     }
 
+    /// The object's size, if anything of it is here or on the way.
+    pub fn size(&self, object: &ObjectId) -> Option<u64> {
+        self.by_id.get(object).map(|at| self.entry(*at).size)
+    }
+
     pub fn knows(&self, object: &ObjectId) -> bool {
         self.by_id.contains_key(object)
     }
@@ -189,6 +217,33 @@ impl Index {
         let Some(&at) = self.by_id.get(object) else { return false };
         let entry = self.entry(at);
         entry.here.count() == entry.chunks()
+    }
+
+    /// Whether the whole object is here; then it is passed from now on, and only ever leaves whole. The second says
+    /// whether the disk has to be told first.
+    pub fn pass(&mut self, object: &ObjectId) -> (bool, bool) {
+        if !self.complete(object) {
+            return (false, false);
+        }
+        let at = self.by_id[object];
+        self.entry_mut(at).flags |= PASSED;
+        self.make_newest(at);
+        (true, self.entry(at).flags & MARKED == 0)
+    }
+
+    /// A door has opened the object: unless it is passed its chunks stay until [`release`](Self::release).
+    pub fn hold(&mut self, object: ObjectId) {
+        *self.held.entry(object).or_default() += 1;
+    }
+
+    /// A door has closed the object.
+    pub fn release(&mut self, object: ObjectId) {
+        if let Some(count) = self.held.get_mut(&object) {
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(&object);
+            }
+        }
     }
 
     /// Whether the chunk is here; then its object is the most recently used one.
@@ -285,17 +340,31 @@ impl Index {
 
     // ---- leaving
 
-    /// Dooms a chunk that is here; false when it isn't.
-    pub fn doom(&mut self, id: ChunkId) -> bool {
-        let Some(&at) = self.by_id.get(&id.object) else { return false };
-        if !self.entry_mut(at).here.clear(id.index.0) {
-            return false;
+    /// Dooms a chunk that is here, and with it the whole object if that was passed; returns how many chunks were doomed.
+    pub fn doom(&mut self, id: ChunkId) -> u64 {
+        let Some(&at) = self.by_id.get(&id.object) else { return 0 };
+        if !self.entry(at).here.get(id.index.0) {
+            return 0;
         }
+        if self.entry(at).flags & PASSED == 0 {
+            self.doom_one(at, id.index.0);
+            return 1;
+        }
+        let mut count = 0;
+        while let Some(index) = self.entry(at).here.last() {
+            self.doom_one(at, index);
+            count += 1;
+        }
+        count
+    }
+
+    fn doom_one(&mut self, at: u32, index: u32) {
+        let id = ChunkId { object: self.entry(at).id, index: ChunkIndex(index) };
+        self.entry_mut(at).here.clear(index);
         let bytes = self.remove_usage(at, id.index);
         self.leaving_bytes += bytes;
         self.busy.insert(id, Busy::Leaving);
         self.doomed.insert(id);
-        true
     }
 
     /// The disk is full though the store isn't: the next eviction gives so much back.
@@ -319,10 +388,12 @@ impl Index {
         }
         let mut at = self.oldest;
         while at != NONE && self.taken_bytes() > target {
-            match self.entry(at).here.last() {
+            let entry = self.entry(at);
+            let held = entry.flags & PASSED == 0 && self.held.contains_key(&entry.id);
+            match entry.here.last().filter(|_| !held) {
                 Some(index) => {
                     let object = self.entry(at).id;
-                    chunks += u64::from(self.doom(ChunkId { object, index: ChunkIndex(index) }));
+                    chunks += self.doom(ChunkId { object, index: ChunkIndex(index) });
                 }
                 None => at = self.entry(at).newer,
             }
@@ -342,6 +413,18 @@ impl Index {
             let Some(id) = self.doomed.pop_first() else { break };
             by_object.entry(id.object).or_default().push(id.index);
         }
+        if let Some(mut last) = by_object.last_entry()
+            && self.entry(self.by_id[last.key()]).flags & PASSED != 0
+        {
+            // A passed file is never punched: all of its chunks go with it, however many they are.
+            let object = *last.key();
+            let of = |index| ChunkId { object, index: ChunkIndex(index) };
+            let rest: Vec<ChunkId> = self.doomed.range(of(0)..=of(u32::MAX)).copied().collect();
+            for id in rest {
+                self.doomed.remove(&id);
+                last.get_mut().push(id.index);
+            }
+        }
         let mut departures = Vec::with_capacity(by_object.len());
         for (object, chunks) in by_object {
             let at = self.by_id[&object];
@@ -350,8 +433,8 @@ impl Index {
             if unlink {
                 entry.flags |= UNLINKING;
             }
-            let (chunk_size, size) = (1 << entry.chunk_shift, entry.size);
-            departures.push(Departure { object, chunks, unlink, chunk_size, size });
+            let (chunk_size, size, passed) = (1 << entry.chunk_shift, entry.size, entry.flags & PASSED != 0);
+            departures.push(Departure { object, chunks, unlink, passed, chunk_size, size });
         }
         departures
     }

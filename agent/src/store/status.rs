@@ -109,6 +109,8 @@ counters! {
     disk_full,
     /// Reservations that ended without a chunk.
     aborted,
+    /// Files given to the kernel.
+    passed,
     /// Chunks evicted.
     evicted_chunks,
     /// Their bytes, in whole pages.

@@ -2,6 +2,7 @@
 
 mod faults;
 mod model;
+mod passing;
 mod refusals;
 
 use std::net::SocketAddr;

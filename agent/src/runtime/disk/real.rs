@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -178,6 +178,10 @@ impl File for RealFile {
     fn allocated_bytes(&self) -> io::Result<u64> {
         // st_blocks counts 512 bytes whatever the file system's blocks are (stat(2)).
         Ok(self.metadata()?.blocks().saturating_mul(512))
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
     }
 }
 

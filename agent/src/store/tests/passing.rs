@@ -1,0 +1,107 @@
+//! Files that the kernel has: they leave whole and keep their bytes; open ones that it has not keep their chunks.
+
+use super::*;
+use crate::runtime::disk::Disk;
+
+async fn fill_object(stores: &Stores, object: &Arc<Object>) {
+    for index in 0..object.chunks() {
+        fill(stores, &chunk(object, index)).await.expect("fills");
+    }
+}
+
+fn whole(object: &Arc<Object>) -> Vec<u8> {
+    (0..object.chunks()).flat_map(|index| content(&chunk(object, index))).collect()
+}
+
+/// Pushes everything that may leave out of the store.
+async fn evict_everything(stores: &Stores, from: u64, count: u64) {
+    for n in from..from + count {
+        fill(stores, &chunk(&object(n, u64::from(CHUNK)), 0)).await.expect("fills");
+        settle(stores).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_passed_file_leaves_whole_and_its_mapping_keeps_its_bytes() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let runtime = Runtime::real(Arc::new(NoNet));
+    let config = StoreConfig { name: "real".into(), path: dir.path().into(), capacity_bytes: 4 << 20 };
+    let stores = open(&runtime, std::slice::from_ref(&config)).await.expect("opens");
+    let object = object(1, 5 * u64::from(CHUNK) - 999);
+    assert!(matches!(stores.pass(&object.id()).await, Err(NotPassed::NotHere)));
+    fill_object(&stores, &object).await;
+    let passed = stores.pass(&object.id()).await.expect("it is whole");
+    let bytes = whole(&object);
+    let fd = passed.descriptor().expect("a real file");
+    // SAFETY: a new read-only mapping of our own; it is read below and never unmapped before the test ends.
+    let start = unsafe {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        mmap(std::ptr::null_mut(), bytes.len(), ProtFlags::READ, MapFlags::SHARED, fd, 0).expect("maps")
+    };
+    drop(passed);
+    let path = object_path(&config.path, &object);
+    evict_everything(&stores, 100, 40).await;
+    assert!(!path.exists(), "evicted by unlink");
+    assert!((0..5).all(|index| !stores.has(&chunk(&object, index).id())));
+    assert_eq!(std::fs::read_dir(dir.path().join("passed")).expect("lists").count(), 0, "its mark went with it");
+    fill_object(&stores, &object).await;
+    // SAFETY: the mapping has `len` bytes and nobody writes the unlinked file.
+    let mapped = unsafe { std::slice::from_raw_parts(start.cast::<u8>().cast_const(), bytes.len()) };
+    assert!(mapped == bytes, "the mapping outlives eviction and the next fill");
+    stores.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_chunk_of_a_passed_file_takes_the_file_with_it() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    let object = object(1, 3 * u64::from(CHUNK));
+    fill_object(&stores, &object).await;
+    let passed = stores.pass(&object.id()).await.expect("it is whole");
+    let path = object_path(Path::new("/s1"), &object);
+    assert!(disk.flip(&path, 70_000, 1));
+    assert_eq!(look(&stores, &chunk(&object, 0)).await, Seen::Caught);
+    settle(&stores).await;
+    assert_eq!(look(&stores, &chunk(&object, 2)).await, Seen::Absent);
+    assert!(!disk.paths().contains(&path));
+    fill_object(&stores, &object).await;
+    let mut byte = vec![0; 65_536];
+    passed.file().read_at(&mut byte, 65_536).expect("the old file is still there for who has it");
+    assert_ne!(byte, &whole(&object)[65_536..131_072], "and nobody wrote it");
+    assert_eq!(look(&stores, &chunk(&object, 0)).await, Seen::Right);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_agent_died_a_passed_file_is_still_one() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let runtime = sim(&disk);
+    let stores = open_one(&runtime, 64 << 20).await;
+    let object = object(1, 3 * u64::from(CHUNK));
+    fill_object(&stores, &object).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let _kernel_has = stores.pass(&object.id()).await.expect("it is whole");
+    runtime.tasks.shut_down().await;
+    drop(stores);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    stores.drop_chunk(&chunk(&object, 1).id());
+    settle(&stores).await;
+    let path = object_path(Path::new("/s1"), &object);
+    assert!(!disk.paths().contains(&path), "not punched: unlinked");
+    assert!(disk.list(Path::new("/s1/passed")).expect("lists").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_file_keeps_its_chunks_until_it_is_closed() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 20 * u64::from(CHUNK)).await;
+    let kept = object(1, 3 * u64::from(CHUNK));
+    let held = stores.hold(kept.id());
+    fill_object(&stores, &kept).await;
+    evict_everything(&stores, 100, 60).await;
+    assert!(stores.object_complete(&kept.id()), "it is open");
+    drop(held);
+    evict_everything(&stores, 200, 60).await;
+    assert!((0..3).all(|index| !stores.has(&chunk(&kept, index).id())));
+    let all = stores.hold(object(300, u64::from(CHUNK)).id());
+    drop(all);
+}
