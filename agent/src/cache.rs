@@ -165,6 +165,11 @@ impl Cache {
         (self.inner.budget.used_bytes(), self.inner.budget.bytes())
     }
 
+    /// Flights on their way.
+    pub fn flying(&self) -> usize {
+        self.inner.flights.flying()
+    }
+
     /// Every flight that is in memory, for `/debug/flights`.
     pub fn flights(&self) -> Vec<FlightStatus> {
         debug::list(&self.inner)

@@ -1,8 +1,8 @@
 //! Strict validation, as the API server does it, for documents that never meet one.
 //!
 //! [`check`] takes the same steps in the same order: envelope and metadata, unknown fields, nulls and defaults, the structural
-//! schema, uniqueness in map lists, then every CEL rule; the words are the API server's. After them it parses what the schema can't
-//! bound (sizes of 2^64 bytes), as the operator would. Recursion follows the schema, never the document, so its depth is ours.
+//! schema, uniqueness in map lists, then every CEL rule. The first words are the API server's (`Required value`, `Invalid value`); what
+//! follows them says what is expected, with an example. After them it parses what the schema can't bound (sizes of 2^64 bytes), as the operator would. Recursion follows the schema, never the document, so its depth is ours.
 
 mod convert;
 mod defaults;
@@ -12,6 +12,7 @@ mod semantic;
 mod structure;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::fmt;
 
@@ -25,7 +26,7 @@ use crate::schema::object_schema;
 pub struct Violation {
     /// Where: `spec.pools[0].stores[1].capacity`; empty for the document as a whole.
     pub path: String,
-    /// What, in the API server's words: `Required value`, or a rule's message.
+    /// What, beginning with the API server's words: `Required value`, or a rule's message.
     pub message: String,
 }
 
@@ -57,12 +58,14 @@ pub fn check(kind: Kind, document: &Value, old: Option<&Value>) -> Result<Value,
     if !document.is_object() {
         return Err(found);
     }
+    let named = !found.iter().any(|violation| violation.path == "metadata" || violation.path == "metadata.name");
     let schema = object_schema(kind);
     let mut document = document.clone();
-    structure::unknown_fields(schema, &mut document, &mut found);
+    let meant = structure::unknown_fields(schema, &mut document, &mut found);
     defaults::fill(schema, &mut document);
-    let blocked = structure::check(schema, &document, &mut found);
-    if !blocked {
+    let blocked = structure::check(schema, &document, &meant, &mut found);
+    // The rules of a kind read its name, and would miss a misspelt field.
+    if !blocked && meant.is_empty() && named {
         rules::check(schema, &document, old, &mut found);
     }
     if found.is_empty() {

@@ -12,9 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::conditions::CONDITIONS_MAX;
 use crate::quantity::{CAPACITY_PATTERN, CapacityLimit, Quantity, QuantityError};
-use crate::schema::{DNS_LABEL_PATTERN, LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, rule, rule_at};
+use crate::schema::{DNS_LABEL_PATTERN, LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, PLAIN_TEXT_PATTERN, rule, rule_at};
 
 const ABSOLUTE_PATH_RULE: &str = "self.startsWith('/') && !(self + '/').contains('/../')";
+
+/// The pattern of a cacheId.
+pub(crate) const CACHE_ID_PATTERN: &str = "^[a-z0-9]([-a-z0-9._/]*[a-z0-9])?$";
 
 /// What a CacheCluster should be.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -53,7 +56,7 @@ pub struct CacheClusterSpec {
     /// Names the data on the disks, so that the same objects created again find their cache warm. Immutable. Absent:
     /// `<namespace>/<name>`; the effective one is in status.cacheId.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = "^[a-z0-9]([-a-z0-9._/]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = CACHE_ID_PATTERN))]
     pub cache_id: Option<String>,
 
     /// The cluster begins to serve when this many nodes with stores have joined.
@@ -134,7 +137,7 @@ pub struct StoreSpec {
     /// The disk's mount point on the node. Immutable: add a store with another name instead.
     #[schemars(
         length(min = 1, max = 512),
-        regex(pattern = "^[^[:cntrl:]]*$"),
+        regex(pattern = PLAIN_TEXT_PATTERN),
         extend("x-kubernetes-validations" = [
             rule(ABSOLUTE_PATH_RULE, "hostPath must be absolute and must not contain .."),
             rule("self == oldSelf", "hostPath is immutable: add a store with another name, then remove this one"),

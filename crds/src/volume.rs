@@ -18,7 +18,8 @@ use crate::conditions::CONDITIONS_MAX;
 use crate::duration::{DURATION_PATTERN, DURATION_TEXT_MAX, DurationError, Freshness, parse_duration};
 use crate::quantity::{Quantity, QuantityError};
 use crate::schema::{DNS_LABEL_PATTERN, rule};
-use values::READ_AHEAD_PATTERN;
+pub(crate) use origin::REGION_PATTERN;
+pub(crate) use values::{MODE_PATTERN, READ_AHEAD_PATTERN};
 
 // The first test keeps a malformed text, which the pattern reports, from being reported twice; the second keeps duration() from
 // numbers that it can't hold.

@@ -5,7 +5,7 @@
 //! from a file that has one mistake.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use larder_crds::{CacheCluster, CacheVolume};
 
@@ -22,19 +22,29 @@ pub use secret::SecretData;
 pub struct Mistake {
     /// The file it stands in.
     pub file: PathBuf,
-    /// Its line, counted from 1.
+    /// Its line, counted from 1; 0 when it is the file as a whole.
     pub line: usize,
     /// The object, as `Kind namespace/name`; empty when the document can't be read that far.
     pub object: String,
     /// The field (`spec.pools[0].name`); empty when it is the document as a whole.
     pub field: String,
-    /// What is wrong, as the API server words it.
+    /// What is wrong, and what is expected.
     pub message: String,
+}
+
+impl Mistake {
+    /// A mistake of a file as a whole.
+    fn of_file(file: &Path, message: String) -> Self {
+        Self { file: file.to_owned(), line: 0, object: String::new(), field: String::new(), message }
+    }
 }
 
 impl std::fmt::Display for Mistake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        match self.line {
+            0 => write!(f, "{}: ", self.file.display())?,
+            line => write!(f, "{}:{line}: ", self.file.display())?,
+        }
         for part in [&self.object, &self.field] {
             if !part.is_empty() {
                 write!(f, "{part}: ")?;
@@ -62,6 +72,8 @@ impl std::fmt::Display for ObjectName {
 /// What the files say, checked one document at a time; references are checked by [`resolve`].
 #[derive(Default)]
 pub struct Manifest {
+    /// The files it was read from, in order.
+    pub files: Vec<PathBuf>,
     /// The clusters.
     pub clusters: BTreeMap<ObjectName, Placed<CacheCluster>>,
     /// The volumes.
@@ -88,7 +100,7 @@ impl<T> Placed<T> {
 
 /// Reads the files in order. All mistakes of all files come together.
 pub fn read(files: &[PathBuf]) -> Result<Manifest, Vec<Mistake>> {
-    let mut manifest = Manifest::default();
+    let mut manifest = Manifest { files: files.to_vec(), ..Manifest::default() };
     let mut mistakes = Vec::new();
     for file in files {
         match document::read_file(file) {

@@ -271,6 +271,12 @@ impl Flights {
         inner.by_chunk.remove(&id)
     }
 
+    /// Flights on their way: those that have landed and are kept for their bytes don't count.
+    pub fn flying(&self) -> usize {
+        let inner = self.inner.lock();
+        inner.by_chunk.len() - inner.landed.len()
+    }
+
     /// All flights, in the order of their chunks.
     pub fn list(&self) -> Vec<Arc<Flight>> {
         let mut flights: Vec<_> = self.inner.lock().by_chunk.values().cloned().collect();

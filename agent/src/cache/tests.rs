@@ -91,8 +91,11 @@ async fn followers_stream_before_the_flight_ends() {
     assert!(got == content("a", CHUNK as usize)[MIB as usize..MIB as usize + 65_536]);
     assert!(now(&world, lead) - began < Duration::from_secs(1), "nobody waited for the stall");
     assert!(world.node(lead).cache.flights()[0].stage == "Flying");
+    assert_eq!(world.node(lead).cache.flying(), 1);
     let all = read_all(&world, reader, &chunk).await.expect("goes on");
     assert!(all == content("a", CHUNK as usize));
+    until("it has landed", || world.node(lead).cache.flights()[0].stage == "Landed").await;
+    until("what is kept in memory isn't on its way", || world.node(lead).cache.flying() == 0).await;
     assert_eq!(world.origin.injected(), 1);
 }
 

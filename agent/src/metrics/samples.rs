@@ -93,7 +93,7 @@ impl Sources {
             Sample::new(M::Followers, &[], counted.followers),
             Sample::new(M::Fills, &[], counted.fills),
             Sample::new(M::Filled, &[], counted.filled),
-            Sample::new(M::Flights, &[], self.cache.flights().len() as u64),
+            Sample::new(M::Flights, &[], self.cache.flying() as u64),
             Sample::new(M::FlightBytes, &[], held_bytes),
             Sample::new(M::FlightBytesMax, &[], budget_bytes),
             Sample::new(M::Corrupt, &[], counted.corrupt),

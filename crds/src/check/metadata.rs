@@ -6,17 +6,15 @@
 use regex::Regex;
 use serde_json::Value;
 
-use super::Violation;
-use super::structure::type_name;
+use super::{Violation, words};
 use crate::kind::Kind;
 use crate::schema::{DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN};
 
-const SUBDOMAIN_MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \
-     and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const LABEL_MESSAGE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
-     and must start and end with an alphanumeric character (e.g. 'my-name', or '123-abc', regex used for validation is \
-     '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const NAME_REQUIRED: &str = "Required value: give the object a name, as in metadata: {name: my-cache}";
+const SUBDOMAIN_MESSAGE: &str = "must be lower-case letters, digits, '-' and '.', with a letter or digit at both ends of each part, \
+     such as my-cache";
+const LABEL_MESSAGE: &str =
+    "must be lower-case letters, digits and '-', with a letter or digit at both ends, such as team-a";
 
 /// The fields of ObjectMeta.
 const METADATA_FIELDS: [&str; 15] = [
@@ -47,11 +45,11 @@ pub(super) fn check(kind: Kind, document: &Value) -> Vec<Violation> {
     let metadata = match object.get("metadata") {
         Some(Value::Object(metadata)) => metadata,
         None | Some(Value::Null) => {
-            found.push(Violation::new("metadata.name", "Required value: name or generateName is required"));
+            found.push(Violation::new("metadata.name", NAME_REQUIRED));
             return found;
         }
         Some(other) => {
-            found.push(wrong_type("metadata", other, "object"));
+            found.push(wrong_type("metadata", other, "a mapping, as in metadata: {name: my-cache}"));
             return found;
         }
     };
@@ -81,15 +79,15 @@ fn check_name(value: Option<&Value>, found: &mut Vec<Violation>) {
     const PATH: &str = "metadata.name";
     match value {
         None | Some(Value::Null) => {
-            found.push(Violation::new(PATH, "Required value: name or generateName is required"));
+            found.push(Violation::new(PATH, NAME_REQUIRED));
         }
         Some(Value::String(name)) if name.is_empty() => {
-            found.push(Violation::new(PATH, "Required value: name or generateName is required"));
+            found.push(Violation::new(PATH, NAME_REQUIRED));
         }
         Some(Value::String(name)) => {
             check_dns(PATH, name, 253, DNS_SUBDOMAIN_PATTERN, SUBDOMAIN_MESSAGE, found);
         }
-        Some(other) => found.push(wrong_type(PATH, other, "string")),
+        Some(other) => found.push(wrong_type(PATH, other, "a text (in quotes, if it looks like a number)")),
     }
 }
 
@@ -98,7 +96,7 @@ fn check_namespace(value: Option<&Value>, found: &mut Vec<Violation>) {
     match value {
         None | Some(Value::Null) => {}
         Some(Value::String(name)) => check_dns(PATH, name, 63, DNS_LABEL_PATTERN, LABEL_MESSAGE, found),
-        Some(other) => found.push(wrong_type(PATH, other, "string")),
+        Some(other) => found.push(wrong_type(PATH, other, "a text (in quotes, if it looks like a number)")),
     }
 }
 
@@ -117,14 +115,18 @@ fn check_texts(field: &str, value: Option<&Value>, found: &mut Vec<Violation>) {
         None | Some(Value::Null) => {}
         Some(Value::Object(texts)) => {
             for (key, value) in texts.iter().filter(|(_, value)| !value.is_string()) {
-                found.push(wrong_type(&format!("{path}[{key}]"), value, "string"));
+                found.push(wrong_type(
+                    &format!("{path}[{key}]"),
+                    value,
+                    "a text (in quotes, if it looks like a number)",
+                ));
             }
         }
-        Some(other) => found.push(wrong_type(&path, other, "object")),
+        Some(other) => found.push(wrong_type(&path, other, "a mapping of texts")),
     }
 }
 
 fn wrong_type(path: &str, value: &Value, expected: &str) -> Violation {
-    let actual = type_name(value);
-    Violation::new(path, format!("Invalid value: {actual:?}: {path} in body must be of type {expected}: {actual:?}"))
+    let shown = words::shown(value);
+    Violation::new(path, format!("Invalid value: {shown}: must be {expected}"))
 }

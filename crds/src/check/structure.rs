@@ -9,59 +9,84 @@ use k8s_openapi::jiff::Timestamp;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::Violation;
+use super::{Violation, words};
+
+/// Paths of absent fields that were misspelt: they aren't said to be missing too.
+pub(super) type Meant = BTreeSet<String>;
 
 /// Reports fields that the schema doesn't have and removes them, so that no rule stumbles over them again. Metadata has no schema
 /// here; `metadata` checks it.
-pub(super) fn unknown_fields(schema: &Value, document: &mut Value, found: &mut Vec<Violation>) {
-    unknown_within(schema, document, "", found);
+pub(super) fn unknown_fields(schema: &Value, document: &mut Value, found: &mut Vec<Violation>) -> Meant {
+    let mut meant = Meant::new();
+    unknown_within(schema, document, "", &mut Unknown { found, meant: &mut meant });
+    meant
 }
 
-fn unknown_within(schema: &Value, value: &mut Value, path: &str, found: &mut Vec<Violation>) {
+/// What was found of unknown fields.
+struct Unknown<'a> {
+    found: &'a mut Vec<Violation>,
+    meant: &'a mut Meant,
+}
+
+impl Unknown<'_> {
+    /// Reports `key`; `absent` are the fields that the object could have and hasn't.
+    fn report<'f>(&mut self, path: &str, key: &str, absent: impl Iterator<Item = &'f String>) {
+        let here = member(path, key);
+        let mut message = format!("unknown field {here:?}");
+        if let Some(field) = words::meant(key, absent) {
+            message.push_str(&format!(": did you mean {field}?"));
+            self.meant.insert(member(path, field));
+        }
+        self.found.push(Violation::new(here, message));
+    }
+}
+
+fn unknown_within(schema: &Value, value: &mut Value, path: &str, unknown: &mut Unknown<'_>) {
     match value {
         Value::Object(object) => {
             if let Some(values) = map_values(schema) {
                 for (key, inner) in object {
-                    unknown_within(values, inner, &member(path, key), found);
+                    unknown_within(values, inner, &member(path, key), unknown);
                 }
                 return;
             }
             let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
                 return;
             };
+            let written: BTreeSet<String> = object.keys().cloned().collect();
             object.retain(|key, inner| {
-                let here = member(path, key);
                 if let Some(property) = properties.get(key) {
-                    unknown_within(property, inner, &here, found);
+                    unknown_within(property, inner, &member(path, key), unknown);
                     return true;
                 }
                 let envelope = ["apiVersion", "kind", "metadata"].contains(&key.as_str());
                 if path.is_empty() && envelope {
                     return true;
                 }
-                found.push(Violation::new(&*here, format!("unknown field {here:?}")));
+                unknown.report(path, key, properties.keys().filter(|field| !written.contains(*field)));
                 false
             });
         }
         Value::Array(items) => {
             let Some(schema) = schema.get("items") else { return };
             for (index, item) in items.iter_mut().enumerate() {
-                unknown_within(schema, item, &format!("{path}[{index}]"), found);
+                unknown_within(schema, item, &format!("{path}[{index}]"), unknown);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-/// Checks values; true when what is wrong keeps the CEL rules from being evaluated.
-pub(super) fn check(schema: &Value, document: &Value, found: &mut Vec<Violation>) -> bool {
-    let mut walk = Walk { found, blocked: false };
+/// Checks values; true when what is wrong keeps the CEL rules from being evaluated. Fields of `meant` aren't said to be missing.
+pub(super) fn check(schema: &Value, document: &Value, meant: &Meant, found: &mut Vec<Violation>) -> bool {
+    let mut walk = Walk { found, meant, blocked: false };
     walk.value(schema, document, "");
     walk.blocked
 }
 
 struct Walk<'a> {
     found: &'a mut Vec<Violation>,
+    meant: &'a Meant,
     blocked: bool,
 }
 
@@ -76,12 +101,8 @@ impl Walk<'_> {
     }
 
     fn value(&mut self, schema: &Value, value: &Value, path: &str) {
-        if let Some(expected) = wrong_type(schema, value) {
-            let actual = type_name(value);
-            self.block(
-                path,
-                format!("Invalid value: {actual:?}: {path} in body must be of type {expected}: {actual:?}"),
-            );
+        if !has_type(schema, value) {
+            self.block(path, invalid(schema, value));
             return;
         }
         self.enumeration(schema, value, path);
@@ -106,7 +127,14 @@ impl Walk<'_> {
 
     fn object(&mut self, schema: &Value, object: &Map<String, Value>, path: &str) {
         for key in texts(schema.get("required")).filter(|key| !object.contains_key(*key)) {
-            self.block(&member(path, key), "Required value".to_owned());
+            let path = member(path, key);
+            if self.meant.contains(&path) {
+                self.blocked = true;
+                continue;
+            }
+            let property = schema.get("properties").and_then(|properties| properties.get(key));
+            let expected = property.map(|property| format!(": {}", words::expected(property))).unwrap_or_default();
+            self.block(&path, format!("Required value{expected}"));
         }
         if let Some(least) = limit(schema, "minProperties").filter(|least| object.len() < *least) {
             self.report(
@@ -187,49 +215,41 @@ impl Walk<'_> {
         };
         let matches = Regex::new(pattern).expect("every pattern of the schema is compiled by a test").is_match(text);
         if !matches {
-            let shown = shown();
-            self.report(path, format!("Invalid value: {shown:?}: {path} in body should match '{pattern}'"));
+            self.report(path, invalid(schema, &Value::from(text)));
         }
     }
 
     fn number(&mut self, schema: &Value, value: &Value, path: &str) {
         // Every range of the schema is within i64; a number beyond that was refused as no integer of its format.
-        let Some(number) = value.as_i64() else {
-            self.report(path, format!("Invalid value: {value}: {path} in body must be of type int64: {value}"));
-            return;
-        };
-        if let Some(least) = schema.get("minimum").and_then(Value::as_i64).filter(|least| number < *least) {
-            self.report(
-                path,
-                format!("Invalid value: {number}: {path} in body should be greater than or equal to {least}"),
-            );
-        }
-        if let Some(most) = schema.get("maximum").and_then(Value::as_i64) {
-            if number > most {
-                self.report(
-                    path,
-                    format!("Invalid value: {number}: {path} in body should be less than or equal to {most}"),
-                );
-            }
-        } else if schema.get("format").and_then(Value::as_str) == Some("int32") && i32::try_from(number).is_err() {
-            self.report(path, format!("Invalid value: {number}: {path} in body must be of type int32: {number}"));
+        let bound = |key| schema.get(key).and_then(Value::as_i64);
+        let is_int32 = schema.get("format").and_then(Value::as_str) == Some("int32");
+        let fits = value.as_i64().is_some_and(|number| {
+            bound("minimum").is_none_or(|least| number >= least)
+                && bound("maximum").is_none_or(|most| number <= most)
+                && (!is_int32 || i32::try_from(number).is_ok())
+        });
+        if !fits {
+            self.report(path, invalid(schema, value));
         }
     }
 }
 
-/// The type that a value should have and has not.
-fn wrong_type<'s>(schema: &'s Value, value: &Value) -> Option<&'s str> {
+/// What a user reads about a value that isn't what the schema expects.
+fn invalid(schema: &Value, value: &Value) -> String {
+    format!("Invalid value: {}: must be {}", words::shown(value), words::expected(schema))
+}
+
+/// Whether a value has the type that it should have.
+fn has_type(schema: &Value, value: &Value) -> bool {
     if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
-        let fits = value.is_string() || is_integer(value);
-        return (!fits).then_some("integer,string");
+        return value.is_string() || is_integer(value);
     }
-    let expected = schema.get("type").and_then(Value::as_str)?;
-    let fits = match expected {
-        "integer" => is_integer(value),
-        "number" => value.is_number(),
-        other => type_name(value) == other,
-    };
-    (!fits).then_some(expected)
+    match schema.get("type").and_then(Value::as_str) {
+        None => true,
+        Some("integer") => is_integer(value),
+        Some("number") => value.is_number(),
+        Some(other) => type_name(value) == other,
+    }
 }
 
 fn is_integer(value: &Value) -> bool {

@@ -1,4 +1,4 @@
-//! The walker: each kind of violation once, in the API server's words.
+//! The walker: each kind of violation once, in the words that a user reads.
 
 use serde_json::{Value, json};
 
@@ -46,36 +46,32 @@ fn a_minimal_cluster_gets_its_defaults() {
 }
 
 #[test]
-fn each_kind_of_violation_has_the_api_server_s_words() {
+fn each_kind_of_violation_says_what_is_expected() {
     let store = "/spec/pools/0/stores/0";
     let cases: Vec<(&str, Value, &str)> = vec![
         (
             "/spec/minNodes",
-            json!("3"),
-            "spec.minNodes: Invalid value: \"string\": spec.minNodes in body must be of type integer: \"string\"",
+            json!("three"),
+            "spec.minNodes: Invalid value: \"three\": must be an integer from 1 to 1000, such as 1",
         ),
-        ("/spec/minNodes", json!(null), "spec.minNodes: Required value"),
-        (
-            "/spec/minNodes",
-            json!(0),
-            "spec.minNodes: Invalid value: 0: spec.minNodes in body should be greater than or equal to 1",
-        ),
+        ("/spec/minNodes", json!(null), "spec.minNodes: Required value: an integer from 1 to 1000, such as 1"),
+        ("/spec/minNodes", json!(0), "spec.minNodes: Invalid value: 0: must be an integer from 1 to 1000, such as 1"),
         (
             "/spec/minNodes",
             json!(1001),
-            "spec.minNodes: Invalid value: 1001: spec.minNodes in body should be less than or equal to 1000",
+            "spec.minNodes: Invalid value: 1001: must be an integer from 1 to 1000, such as 1",
         ),
         (
             "/spec/minNodes",
             json!(2.5),
-            "spec.minNodes: Invalid value: \"number\": spec.minNodes in body must be of type integer: \"number\"",
+            "spec.minNodes: Invalid value: 2.5: must be an integer from 1 to 1000, such as 1",
         ),
         ("/spec/pools", json!([]), "spec.pools: Invalid value: 0: spec.pools in body should have at least 1 items"),
         ("/spec/pools/0/name", json!("a".repeat(21)), "spec.pools[0].name: Too long: may not be more than 20 bytes"),
         (
             "/spec/pools/0/name",
             json!("A"),
-            "spec.pools[0].name: Invalid value: \"A\": spec.pools[0].name in body should match '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'",
+            "spec.pools[0].name: Invalid value: \"A\": must be lower-case letters, digits and hyphens, such as my-cache",
         ),
         (
             "/spec/pools/0/selector/matchLabels",
@@ -85,7 +81,7 @@ fn each_kind_of_violation_has_the_api_server_s_words() {
         (
             "/spec/pools/0/selector/matchLabels",
             json!({"a": 1}),
-            "spec.pools[0].selector.matchLabels.a: Invalid value: \"integer\": spec.pools[0].selector.matchLabels.a in body must be of type string: \"integer\"",
+            "spec.pools[0].selector.matchLabels.a: Invalid value: 1: must be a label's value: at most 63 letters, digits, hyphens, dots and underscores, such as nvme",
         ),
     ];
     for (pointer, value, expected) in cases {
@@ -95,13 +91,14 @@ fn each_kind_of_violation_has_the_api_server_s_words() {
         assert!(found.contains(&expected.to_owned()), "expected {expected}\nfound {found:#?}");
     }
     let mut document = cluster();
-    document.pointer_mut(store).expect("a store")["capacity"] = json!(true);
-    assert_eq!(
-        violations(&document),
-        [
-            "spec.pools[0].stores[0].capacity: Invalid value: \"boolean\": spec.pools[0].stores[0].capacity in body must be of type integer,string: \"boolean\""
-        ]
-    );
+    for (value, shown) in [(json!(true), "true"), (json!("lots"), "\"lots\""), (json!({"a": 1}), "a mapping")] {
+        document.pointer_mut(store).expect("a store")["capacity"] = value;
+        let expected = "must be a size such as 900Gi, or a percentage of the disk from 1% to 99%";
+        assert_eq!(
+            violations(&document),
+            [format!("spec.pools[0].stores[0].capacity: Invalid value: {shown}: {expected}")]
+        );
+    }
 }
 
 #[test]
@@ -120,6 +117,42 @@ fn unknown_fields_are_named() {
             "baz: unknown field \"baz\"",
         ]
     );
+}
+
+#[test]
+fn a_misspelt_field_is_one_mistake() {
+    let mut document = cluster();
+    let spec = document["spec"].as_object_mut().expect("a mapping");
+    let nodes = spec.remove("minNodes").expect("there");
+    spec.insert("minNode".into(), nodes);
+    spec.insert("replcias".into(), json!(2));
+    assert_eq!(
+        violations(&document),
+        [
+            "spec.minNode: unknown field \"spec.minNode\": did you mean minNodes?",
+            "spec.replcias: unknown field \"spec.replcias\": did you mean replicas?",
+        ]
+    );
+    // What is there already wasn't meant.
+    document = cluster();
+    document["spec"]["minNode"] = json!(1);
+    assert_eq!(violations(&document), ["spec.minNode: unknown field \"spec.minNode\""]);
+}
+
+#[test]
+fn a_freshness_without_a_unit_gets_an_example() {
+    let mut document = json!({
+        "apiVersion": "larder.dev/v1alpha1", "kind": "CacheVolume", "metadata": {"name": "data"},
+        "spec": {"clusterRef": {"name": "fast"}, "origin": {"local": {"path": "/srv"}}, "freshness": 10},
+    });
+    let expected = "OnOpen, Forever, or a duration between 1s and 720h, such as 60s";
+    let said = |document: &Value| {
+        let found = check(Kind::CacheVolume, document, None).expect_err("a bad document");
+        found.iter().map(Violation::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&document), [format!("spec.freshness: Invalid value: 10: must be {expected}")]);
+    document["spec"]["freshness"] = json!("10");
+    assert_eq!(said(&document), [format!("spec.freshness: freshness must be {expected}")]);
 }
 
 #[test]
@@ -173,23 +206,16 @@ fn the_envelope_is_checked() {
             "apiVersion: Invalid value: \"larder.dev/v1\": must be larder.dev/v1alpha1",
         ),
         ("/kind", json!("CacheVolume"), "kind: Invalid value: \"CacheVolume\": must be CacheCluster"),
-        ("/metadata", json!({}), "metadata.name: Required value: name or generateName is required"),
+        ("/metadata", json!({}), "metadata.name: Required value: give the object a name"),
         ("/metadata/name", json!("n".repeat(254)), "must be no more than 253 bytes"),
-        (
-            "/metadata/name",
-            json!("Fast"),
-            "metadata.name: Invalid value: \"Fast\": a lowercase RFC 1123 subdomain must consist of",
-        ),
-        (
-            "/metadata/namespace",
-            json!("a.b"),
-            "metadata.namespace: Invalid value: \"a.b\": a lowercase RFC 1123 label must consist of",
-        ),
+        ("/metadata/name", json!("Fast"), "metadata.name: Invalid value: \"Fast\": must be lower-case letters"),
+        ("/metadata/namespace", json!("a.b"), "metadata.namespace: Invalid value: \"a.b\": must be lower-case letters"),
     ] {
         let mut document = cluster();
         *document.pointer_mut(pointer).expect("a field of the document") = value;
         let found = violations(&document);
         assert!(found.iter().any(|found| found.contains(expected)), "expected {expected}\nfound {found:#?}");
+        assert_eq!(found.len(), 1, "one fault, one line: {found:#?}");
     }
     assert!(check(Kind::CacheCluster, &json!([]), None).is_err());
     let mut labelled = cluster();

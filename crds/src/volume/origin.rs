@@ -6,7 +6,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{DNS_SUBDOMAIN_PATTERN, rule, rule_at};
+use crate::schema::{DNS_SUBDOMAIN_PATTERN, PLAIN_TEXT_PATTERN, rule, rule_at};
+
+/// The pattern of a region.
+pub(crate) const REGION_PATTERN: &str = "^[A-Za-z0-9-]+$";
 
 const BUCKET_RULE: &str = "self.matches('^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$')";
 const ENDPOINT_RULE: &str = "self.matches('^https?://([a-z0-9.-]+|\\\\[[0-9a-f:.]+\\\\])(:[0-9]{1,5})?$')";
@@ -56,7 +59,7 @@ pub struct S3Origin {
     #[serde(default)]
     #[schemars(
         length(max = 512),
-        regex(pattern = "^[^[:cntrl:]]*$"),
+        regex(pattern = PLAIN_TEXT_PATTERN),
         extend("x-kubernetes-validations" = [
             rule(PREFIX_RULE, "prefix must not begin with /, nor contain an empty, . or .. part"),
             rule("self == oldSelf", "prefix is immutable: make a new CacheVolume"),
@@ -66,7 +69,7 @@ pub struct S3Origin {
 
     /// Region that requests are signed for. Most servers other than AWS ignore it.
     #[serde(default = "default_region")]
-    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9-]+$"))]
+    #[schemars(length(min = 1, max = 64), regex(pattern = REGION_PATTERN))]
     pub region: String,
 
     /// URL of the server, as in `https://minio.example.com:9000`. Immutable. Absent: AWS in the region.
@@ -125,7 +128,7 @@ pub struct LocalOrigin {
     /// The directory that is the volume's root. Immutable.
     #[schemars(
         length(min = 1, max = 512),
-        regex(pattern = "^[^[:cntrl:]]*$"),
+        regex(pattern = PLAIN_TEXT_PATTERN),
         extend("x-kubernetes-validations" = [
             rule("self.startsWith('/') && !(self + '/').contains('/../')", "path must be absolute and must not contain .."),
             rule("self == oldSelf", "path is immutable: make a new CacheVolume"),

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::quantity::{QuantityError, parse_quantity};
 
 /// 0, or Ki up to 9999, or Mi up to 99: bounded by its form, because CEL can't compare quantities cheaply.
-pub(super) const READ_AHEAD_PATTERN: &str = "^(0|[1-9][0-9]{0,3}Ki|[1-9][0-9]?Mi)$";
+pub(crate) const READ_AHEAD_PATTERN: &str = "^(0|[1-9][0-9]{0,3}Ki|[1-9][0-9]?Mi)$";
 
-const MODE_PATTERN: &str = "^0[0-7]{3}$";
+/// The pattern of a mode.
+pub(crate) const MODE_PATTERN: &str = "^0[0-7]{3}$";
 
 /// What mounts of a volume may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -84,18 +84,6 @@ fn cluster_cases() -> Vec<Case> {
     const NAME: &str = "the name of a CacheCluster must have at most 40 characters and no dots";
     const ID: &str = "cacheId is immutable: it names the data on the disks";
     let kind = Kind::CacheCluster;
-    let stores = |path0: &str, path1: &str| {
-        json!([
-            {"name": "d0", "hostPath": path0, "capacity": "90%"},
-            {"name": "d1", "hostPath": path1, "capacity": "90%"},
-        ])
-    };
-    // The same stores in another order: paired by name, not by place.
-    let reversed = json!([
-        {"name": "d1", "hostPath": "/b", "capacity": "90%"},
-        {"name": "d0", "hostPath": "/a", "capacity": "90%"},
-        {"name": "d2", "hostPath": "/c", "capacity": "90%"},
-    ]);
     let with_id = |id: Option<&str>| {
         let mut spec = base(kind)["spec"].clone();
         if let Some(id) = id {
@@ -113,50 +101,6 @@ fn cluster_cases() -> Vec<Case> {
         at_spec(update(kind, "/spec", "spec.cacheId", ID, with_id(None), with_id(Some("a/b")))),
         create(
             kind,
-            "/spec/pools/0/stores",
-            "spec.pools",
-            "at least one pool must have stores",
-            stores("/a", "/b"),
-            json!([]),
-        ),
-        create(
-            kind,
-            "/spec/pools/0/stores/1/hostPath",
-            "spec.pools[0].stores[1].hostPath",
-            "hostPath must be absolute and must not contain ..",
-            json!("/mnt/..data"),
-            json!("/mnt/.."),
-        ),
-        create(
-            kind,
-            "/spec/pools/0/stores/0/hostPath",
-            "spec.pools[0].stores[0].hostPath",
-            "hostPath must be absolute and must not contain ..",
-            json!("/mnt/a..b/c"),
-            json!("mnt/nvme0"),
-        ),
-        update(
-            kind,
-            "/spec/pools/0/stores",
-            "spec.pools[0].stores[1].hostPath",
-            "hostPath is immutable: add a store with another name, then remove this one",
-            stores("/a", "/b"),
-            stores("/a", "/c"),
-        ),
-        Case {
-            kind,
-            violation: (
-                "spec.pools[0].stores[0].hostPath",
-                "hostPath is immutable: add a store with another name, then remove this one",
-            ),
-            rule_path: None,
-            pointer: "/spec/pools/0/stores",
-            old: Some(stores("/a", "/b")),
-            good: reversed,
-            bad: stores("/b", "/b"),
-        },
-        create(
-            kind,
             "/spec/watermarks",
             "spec.watermarks",
             "low must be less than high",
@@ -166,19 +110,45 @@ fn cluster_cases() -> Vec<Case> {
     ]
 }
 
-fn volume_cases() -> Vec<Case> {
-    const ONE: &str = "exactly one of s3 and local must be set";
-    const ENDPOINT: &str = "endpoint must be http(s)://host or http(s)://host:port, in lower case and without a path";
-    const PREFIX: &str = "prefix must not begin with /, nor contain an empty, . or .. part";
-    const FRESHNESS: &str = "freshness must be OnOpen, Forever, or a duration between 1s and 720h, such as 60s";
-    let kind = Kind::CacheVolume;
-    let s3 = "/spec/origin/s3";
-    let with = |field: &str, value: Value| {
-        let mut s3 = origin()["s3"].clone();
-        s3[field] = value;
-        s3
+fn store_cases() -> Vec<Case> {
+    const PATH: &str = "hostPath must be absolute and must not contain ..";
+    const FIXED: &str = "hostPath is immutable: add a store with another name, then remove this one";
+    let kind = Kind::CacheCluster;
+    let stores = |path0: &str, path1: &str| {
+        json!([
+            {"name": "d0", "hostPath": path0, "capacity": "90%"},
+            {"name": "d1", "hostPath": path1, "capacity": "90%"},
+        ])
     };
-    let both = json!({"s3": origin()["s3"], "local": local()["local"]});
+    // The same stores in another order: paired by name, not by place.
+    let reversed = json!([
+        {"name": "d1", "hostPath": "/b", "capacity": "90%"},
+        {"name": "d0", "hostPath": "/a", "capacity": "90%"},
+        {"name": "d2", "hostPath": "/c", "capacity": "90%"},
+    ]);
+    let (all, first, second) =
+        ("/spec/pools/0/stores", "spec.pools[0].stores[0].hostPath", "spec.pools[0].stores[1].hostPath");
+    vec![
+        create(kind, all, "spec.pools", "at least one pool must have stores", stores("/a", "/b"), json!([])),
+        create(kind, "/spec/pools/0/stores/1/hostPath", second, PATH, json!("/mnt/..data"), json!("/mnt/..")),
+        create(kind, "/spec/pools/0/stores/0/hostPath", first, PATH, json!("/mnt/a..b/c"), json!("mnt/nvme0")),
+        update(kind, all, second, FIXED, stores("/a", "/b"), stores("/a", "/c")),
+        Case {
+            kind,
+            violation: (first, FIXED),
+            rule_path: None,
+            pointer: all,
+            old: Some(stores("/a", "/b")),
+            good: reversed,
+            bad: stores("/b", "/b"),
+        },
+    ]
+}
+
+fn volume_cases() -> Vec<Case> {
+    const FRESHNESS: &str = "freshness must be OnOpen, Forever, or a duration between 1s and 720h, such as 60s";
+    const DEADLINE: &str = "readDeadline must be between 1s and 1h";
+    let kind = Kind::CacheVolume;
     let mut cases = vec![
         create(
             kind,
@@ -196,33 +166,80 @@ fn volume_cases() -> Vec<Case> {
             json!({"name": "fast"}),
             json!({"name": "fast", "namespace": "other"}),
         ),
+        update(
+            kind,
+            "/spec/chunkSize",
+            "spec.chunkSize",
+            "chunkSize is immutable: make a new CacheVolume",
+            json!("8Mi"),
+            json!("4Mi"),
+        ),
+    ];
+    for (good, bad) in
+        [("1s", "999ms"), ("1h", "1h1ms"), ("30s", "0s"), ("1m", "99999999h"), ("1800000ms", "9999999999999ms")]
+    {
+        cases.push(create(kind, "/spec/readDeadline", "spec.readDeadline", DEADLINE, json!(good), json!(bad)));
+    }
+    for (good, bad) in [
+        ("OnOpen", "onOpen"),
+        ("Forever", "60"),
+        ("720h", "721h"),
+        ("1s", "500ms"),
+        ("1m", ""),
+        ("9h", "99999999999999h"),
+    ] {
+        cases.push(create(kind, "/spec/freshness", "spec.freshness", FRESHNESS, json!(good), json!(bad)));
+    }
+    cases
+}
+
+fn origin_cases() -> Vec<Case> {
+    const ONE: &str = "exactly one of s3 and local must be set";
+    const KIND: &str = "the kind of origin is immutable: make a new CacheVolume";
+    let kind = Kind::CacheVolume;
+    let path = |path: &str| json!({"local": {"path": path}});
+    let both = json!({"s3": origin()["s3"], "local": local()["local"]});
+    let mut cases = vec![
         create(kind, "/spec/origin", "spec.origin", ONE, local(), json!({})),
         create(kind, "/spec/origin", "spec.origin", ONE, origin(), both),
+        update(kind, "/spec/origin", "spec.origin", KIND, origin(), local()),
+        create(
+            kind,
+            "/spec/origin",
+            "spec.origin.local.path",
+            "path must be absolute and must not contain ..",
+            local(),
+            path("/srv/../etc"),
+        ),
         update(
             kind,
             "/spec/origin",
-            "spec.origin",
-            "the kind of origin is immutable: make a new CacheVolume",
-            origin(),
+            "spec.origin.local.path",
+            "path is immutable: make a new CacheVolume",
             local(),
-        ),
-        create(
-            kind,
-            "/spec/origin/s3/bucket",
-            "spec.origin.s3.bucket",
-            "bucket must be 3 to 63 lower-case letters, digits, dots and hyphens, and begin and end with a letter or digit",
-            json!("my.bucket-1"),
-            json!("My_Bucket"),
+            path("/srv/other"),
         ),
     ];
+    cases.extend(s3_cases());
+    cases
+}
+
+fn s3_cases() -> Vec<Case> {
+    const BUCKET: &str =
+        "bucket must be 3 to 63 lower-case letters, digits, dots and hyphens, and begin and end with a letter or digit";
+    const ENDPOINT: &str = "endpoint must be http(s)://host or http(s)://host:port, in lower case and without a path";
+    const PREFIX: &str = "prefix must not begin with /, nor contain an empty, . or .. part";
+    let (kind, s3) = (Kind::CacheVolume, "/spec/origin/s3");
+    let with = |field: &str, value: Value| {
+        let mut s3 = origin()["s3"].clone();
+        s3[field] = value;
+        s3
+    };
+    let bucket = "spec.origin.s3.bucket";
+    let mut cases =
+        vec![create(kind, "/spec/origin/s3/bucket", bucket, BUCKET, json!("my.bucket-1"), json!("My_Bucket"))];
     for (field, path, message, old, bad) in [
-        (
-            "bucket",
-            "spec.origin.s3.bucket",
-            "bucket is immutable: make a new CacheVolume",
-            json!("models"),
-            json!("others"),
-        ),
+        ("bucket", bucket, "bucket is immutable: make a new CacheVolume", json!("models"), json!("others")),
         ("prefix", "spec.origin.s3.prefix", "prefix is immutable: make a new CacheVolume", json!("a"), json!("")),
     ] {
         cases.push(update(kind, s3, path, message, with(field, old), with(field, bad)));
@@ -249,48 +266,6 @@ fn volume_cases() -> Vec<Case> {
         let [good, bad] = [good, bad].map(|prefix| with("prefix", json!(prefix)));
         cases.push(create(kind, s3, "spec.origin.s3.prefix", PREFIX, good, bad));
     }
-    cases.extend([
-        create(
-            kind,
-            "/spec/origin",
-            "spec.origin.local.path",
-            "path must be absolute and must not contain ..",
-            local(),
-            json!({"local": {"path": "/srv/../etc"}}),
-        ),
-        update(
-            kind,
-            "/spec/origin",
-            "spec.origin.local.path",
-            "path is immutable: make a new CacheVolume",
-            local(),
-            json!({"local": {"path": "/srv/other"}}),
-        ),
-        update(
-            kind,
-            "/spec/chunkSize",
-            "spec.chunkSize",
-            "chunkSize is immutable: make a new CacheVolume",
-            json!("8Mi"),
-            json!("4Mi"),
-        ),
-    ]);
-    for (good, bad) in
-        [("1s", "999ms"), ("1h", "1h1ms"), ("30s", "0s"), ("1m", "99999999h"), ("1800000ms", "9999999999999ms")]
-    {
-        let message = "readDeadline must be between 1s and 1h";
-        cases.push(create(kind, "/spec/readDeadline", "spec.readDeadline", message, json!(good), json!(bad)));
-    }
-    for (good, bad) in [
-        ("OnOpen", "onOpen"),
-        ("Forever", "60"),
-        ("720h", "721h"),
-        ("1s", "500ms"),
-        ("1m", ""),
-        ("9h", "99999999999999h"),
-    ] {
-        cases.push(create(kind, "/spec/freshness", "spec.freshness", FRESHNESS, json!(good), json!(bad)));
-    }
     cases
 }
 
@@ -303,7 +278,7 @@ fn node_cases() -> Vec<Case> {
 }
 
 fn cases() -> Vec<Case> {
-    [cluster_cases(), volume_cases(), node_cases()].into_iter().flatten().collect()
+    [cluster_cases(), store_cases(), volume_cases(), origin_cases(), node_cases()].into_iter().flatten().collect()
 }
 
 /// The good document with `value` at `pointer`; the member is made if it is absent.

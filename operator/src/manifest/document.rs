@@ -44,14 +44,12 @@ pub struct Document {
 
 /// The documents of a file, each read or with its mistakes; empty ones are left out.
 pub fn read_file(file: &Path) -> Result<Vec<Result<Document, Vec<Mistake>>>, Mistake> {
-    let of_file = |message: String| Mistake {
-        file: file.to_owned(),
-        line: 1,
-        object: String::new(),
-        field: String::new(),
-        message,
-    };
-    let size = std::fs::metadata(file).map_err(|e| of_file(format!("can't read the file: {e}")))?.len();
+    let of_file = |message: String| Mistake::of_file(file, message);
+    let metadata = std::fs::metadata(file).map_err(|e| of_file(format!("can't read the file: {e}")))?;
+    if metadata.is_dir() {
+        return Err(of_file("this is a directory: name the YAML files in it".into()));
+    }
+    let size = metadata.len();
     if size > FILE_BYTES_MAX {
         return Err(of_file(format!("the file is {size} bytes; a manifest is at most {FILE_BYTES_MAX}")));
     }
@@ -91,7 +89,10 @@ impl Document {
         let (api_version, kind) = (text("/apiVersion"), text("/kind"));
         let namespace = Some(text("/metadata/namespace")).filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into());
         let name = ObjectName { namespace, name: text("/metadata/name") };
-        self.place.object = format!("{kind} {name}");
+        self.place.object = match name.name.as_str() {
+            "" => kind.clone(),
+            _ => format!("{kind} {name}"),
+        };
         match (api_version.as_str(), kind.as_str()) {
             ("larder.dev/v1alpha1", "CacheCluster") => {
                 let placed = self.check(Kind::CacheCluster)?;
@@ -123,10 +124,19 @@ impl Document {
     fn unknown_kind(mut self, api_version: &str, kind: &str) -> Mistake {
         self.place.object = String::new();
         let known = "larder up takes CacheCluster and CacheVolume of larder.dev/v1alpha1, and Secret of v1";
-        match (api_version, kind) {
-            ("", _) => self.place.mistake("apiVersion", format!("Required value: {known}")),
-            (_, "") => self.place.mistake("kind", format!("Required value: {known}")),
-            _ => self.place.mistake("kind", format!("no kind \"{kind}\" in \"{api_version}\": {known}")),
+        let version = match kind {
+            "CacheCluster" | "CacheVolume" => Some("larder.dev/v1alpha1"),
+            "Secret" => Some("v1"),
+            _ => None,
+        };
+        match (api_version, kind, version) {
+            ("", _, _) => self.place.mistake("apiVersion", format!("Required value: {known}")),
+            (_, "", _) => self.place.mistake("kind", format!("Required value: {known}")),
+            (_, _, Some(version)) => {
+                let message = format!("Invalid value: {api_version:?}: the apiVersion of a {kind} must be {version}");
+                self.place.mistake("apiVersion", message)
+            }
+            (_, _, None) => self.place.mistake("kind", format!("no kind \"{kind}\" in \"{api_version}\": {known}")),
         }
     }
 }

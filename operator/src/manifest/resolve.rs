@@ -52,15 +52,14 @@ fn the_cluster(manifest: &mut Manifest) -> Result<(ObjectName, Placed<CacheClust
     let mut clusters = std::mem::take(&mut manifest.clusters).into_iter();
     let Some(first) = clusters.next() else {
         let message = "no CacheCluster in these files: larder up needs exactly one";
-        let whole = |file: std::path::PathBuf| Mistake {
-            file,
-            line: 1,
-            object: String::new(),
-            field: String::new(),
-            message: message.into(),
+        let of_file = || {
+            let file = manifest.files.first().map(std::path::PathBuf::as_path).unwrap_or(std::path::Path::new(""));
+            let is_empty = manifest.secrets.is_empty();
+            let what = if is_empty { format!("there is nothing in it; {message}") } else { message.to_owned() };
+            Mistake::of_file(file, what)
         };
         let place = manifest.volumes.values().next().map(|volume| volume.mistake("", message));
-        return Err(vec![place.unwrap_or_else(|| whole("FILE".into()))]);
+        return Err(vec![place.unwrap_or_else(of_file)]);
     };
     let more: Vec<Mistake> = clusters
         .map(|(_, other)| {

@@ -26,7 +26,10 @@ impl SecretData {
                 "apiVersion" | "kind" | "metadata" | "type" | "immutable" => {}
                 "data" | "stringData" => {
                     let Some(entries) = content.as_object() else {
-                        refuse(field.clone(), "Invalid value: must be a map of strings");
+                        refuse(
+                            field.clone(),
+                            "Invalid value: must be a mapping of texts, as in {accessKeyId: \"...\"}",
+                        );
                         continue;
                     };
                     for (key, text) in entries {
@@ -42,14 +45,14 @@ impl SecretData {
             }
         }
         if value.pointer("/metadata/name").and_then(Value::as_str).is_none_or(str::is_empty) {
-            refuse("metadata.name".into(), "Required value: name is required");
+            refuse("metadata.name".into(), "Required value: give the Secret a name, as in metadata: {name: keys}");
         }
         if violations.is_empty() { Ok(Self { data }) } else { Err(violations) }
     }
 }
 
 fn decode(field: &str, text: &Value) -> Result<String, &'static str> {
-    let text = text.as_str().ok_or("Invalid value: must be a string")?;
+    let text = text.as_str().ok_or("Invalid value: must be a text (in quotes, if it looks like a number)")?;
     if field == "stringData" {
         return Ok(text.to_owned());
     }

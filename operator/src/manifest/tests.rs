@@ -90,6 +90,24 @@ fn each_mistake_is_one_line_with_file_line_and_field() {
         ),
         (vec![cluster("apiVersion: larder.dev/v1alpha1\n", "")], "apiVersion: Required value"),
         (
+            vec![cluster("larder.dev/v1alpha1", "larder.dev/v1")],
+            "f.yaml:1: apiVersion: Invalid value: \"larder.dev/v1\": the apiVersion of a CacheCluster must be larder.dev/v1alpha1",
+        ),
+        (
+            vec![SECRET.replace("apiVersion: v1", "apiVersion: v2")],
+            "apiVersion: Invalid value: \"v2\": the apiVersion of a Secret",
+        ),
+        (
+            vec![cluster("metadata: {name: demo}\n", "")],
+            "f.yaml:1: CacheCluster: metadata.name: Required value: give the object a name",
+        ),
+        (vec!["# nothing\n".into()], "f.yaml: there is nothing in it; no CacheCluster in these files"),
+        (vec![SECRET.into()], "f.yaml: no CacheCluster in these files"),
+        (
+            vec![CLUSTER.into(), SECRET.into(), volume("    s3:", "    local: {path: /srv}\n    s3:")],
+            "f.yaml:22: CacheVolume default/data: spec.origin: exactly one of s3 and local must be set",
+        ),
+        (
             vec![CLUSTER.into(), CLUSTER.into()],
             "f.yaml:14: CacheCluster default/demo: metadata.name: the name is taken by the document at f.yaml:3",
         ),
@@ -129,6 +147,7 @@ fn each_mistake_is_one_line_with_file_line_and_field() {
         let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
         let text = refusal(&documents);
         assert!(text.contains(line), "wanted {line:?}\n   got {text:?}");
+        assert_eq!(text.lines().count(), 1, "one mistake, one line: {text}");
         assert!(!text.contains("hush"), "a secret's value is never printed");
     }
 }
