@@ -16,7 +16,6 @@ use larder_proto::object::{DirPath, EntryName, ObjectKey, Version};
 use larder_proto::range::ByteRange;
 
 mod budget;
-mod circuit;
 mod counters;
 mod local;
 mod real;

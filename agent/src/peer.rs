@@ -17,7 +17,6 @@ use crate::runtime::net::ConnectError;
 
 mod answer;
 mod body;
-mod circuit;
 mod client;
 mod control;
 mod outgoing;

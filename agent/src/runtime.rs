@@ -7,6 +7,7 @@
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
+pub mod circuit;
 pub mod clock;
 pub mod disk;
 pub mod mounts;

@@ -18,9 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::budget::Budget;
-use super::circuit::{Circuit, Verdict};
 use super::counters::{Counters, Snapshot, State};
 use super::{Cursor, ObjectInfo, Origin, OriginError, Page, Protocol, Unreachable};
+use crate::runtime::circuit::{Circuit, Verdict};
 use crate::runtime::{Clock, Rng, Runtime};
 
 mod body;
@@ -152,7 +152,7 @@ impl VolumeOrigin {
     pub fn state(&self) -> State {
         match *self.circuit.lock() {
             Circuit::Closed { .. } => State::Closed,
-            Circuit::Open { .. } | Circuit::Probing => State::Open,
+            Circuit::Open { .. } | Circuit::Probing { .. } => State::Open,
         }
     }
 

@@ -25,12 +25,12 @@ use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;
 
 use super::body::{Segments, next_frame};
-use super::circuit::{Circuit, Event, Verdict};
 use super::outgoing::Outgoing;
 use super::passing::{Newer, pass_maps};
 use super::pool::{Destination, Freshness, Leased, Pool, Purpose, Turn};
 use super::{Members, PeerError, control};
 use crate::runtime::Runtime;
+use crate::runtime::circuit::{Circuit, Verdict};
 use crate::runtime::net::Identity;
 
 /// How long an answer's head may take: a Have looks into its stores, a Fill answers before it asks the origin. What a
@@ -128,13 +128,13 @@ impl Client {
         let (leased, answer) = self.ask(node, purpose, head, Outgoing::empty(), deadline).await?;
         let expected = body_len(request.range(), Some(request.want()));
         if answer.body().size_hint().exact() != Some(expected) {
-            self.inner.record(node, Event::Failure);
+            self.inner.record(node, Verdict::Failed);
             return Err(PeerError::Broken);
         }
         let decoder = BodyDecoder::new(request.chunk(), request.range(), request.want().into());
         let segments = Segments::new(answer.into_body(), decoder, deadline);
         if request.want().is_fill() {
-            self.inner.record(node, Event::Success);
+            self.inner.record(node, Verdict::Alive);
         }
         Ok(PeerBody { segments, leased: Some(leased), node, inner: self.inner.clone() })
     }
@@ -150,7 +150,7 @@ impl Client {
         let (head, body) = request.encode().into_parts();
         let body = Outgoing::of(VecDeque::from([body]));
         let (leased, answer) = self.ask(node, purpose, Request::from_parts(head, ()), body, deadline).await?;
-        self.inner.record(node, Event::Success);
+        self.inner.record(node, Verdict::Alive);
         Ok(PeerBatch {
             incoming: answer.into_body(),
             frame: Bytes::new(),
@@ -181,7 +181,7 @@ impl Client {
         let (leased, answer) = self
             .ask_within(node, Purpose::Put, request.to_head(), Outgoing::of(frames), Duration::MAX, deadline)
             .await?;
-        self.inner.record(node, Event::Success);
+        self.inner.record(node, Verdict::Alive);
         if answer.body().is_end_stream() {
             leased.give_back();
         }
@@ -193,7 +193,7 @@ impl Client {
         let deadline = self.inner.runtime.clock.now() + MAP;
         let head = map_head(RequestId(self.inner.runtime.rng.next_u64()), self.inner.members.epoch());
         let (leased, answer) = self.ask(node, Purpose::Have, head, Outgoing::empty(), deadline).await?;
-        self.inner.record(node, Event::Success);
+        self.inner.record(node, Verdict::Alive);
         let mut incoming = answer.into_body();
         let mut map = BytesMut::new();
         while let Some(frame) = next_frame(&mut incoming, deadline).await? {
@@ -255,7 +255,7 @@ impl Client {
         let inner = &self.inner;
         let to = inner.destination(node)?;
         let turn = inner.pool.turn(node, purpose, deadline).await?;
-        if inner.step(node, Event::Ask) == Verdict::Refuse {
+        if !inner.admit(node) {
             inner.counts.circuit_open.fetch_add(1, Ordering::Relaxed);
             return Err(PeerError::CircuitOpen(node));
         }
@@ -265,14 +265,14 @@ impl Client {
         let deadline = deadline.min(began.checked_add(within).unwrap_or(deadline));
         let exchanged = self.exchange(&to, turn, head, body, deadline).await;
         attempt.ended();
-        let (leased, answer) = exchanged.inspect_err(|_| inner.record(node, Event::Failure))?;
+        let (leased, answer) = exchanged.inspect_err(|_| inner.record(node, Verdict::Failed))?;
         if let (Some(epoch), Identity::Node(_, name)) = (epoch_of_answer(answer.headers()), &to.identity) {
             self.hear(name, epoch);
         }
         match answer.status() {
             StatusCode::OK | StatusCode::NO_CONTENT => Ok((leased, answer)),
             status => {
-                inner.record(node, Event::Success);
+                inner.record(node, Verdict::Alive);
                 let kind = error_from_answer(answer.headers());
                 if answer.body().is_end_stream() {
                     leased.give_back();
@@ -325,7 +325,7 @@ impl Attempt<'_> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if self.open && self.inner.runtime.clock.now().duration_since(self.began) >= GIVEN_UP {
-            self.inner.record(self.node, Event::Failure);
+            self.inner.record(self.node, Verdict::Failed);
         }
     }
 }
@@ -336,23 +336,23 @@ impl Inner {
         Ok(Destination { node, identity: Identity::Node(self.members.cluster(), name), addresses })
     }
 
-    fn step(&self, node: NodeId, event: Event) -> Verdict {
+    /// Whether the node may be asked now. Only troubled peers have a circuit: one that isn't there lets pass.
+    fn admit(&self, node: NodeId) -> bool {
+        let now = self.runtime.clock.now();
+        self.circuits.lock().get_mut(&node).is_none_or(|circuit| circuit.admit(now))
+    }
+
+    fn record(&self, node: NodeId, verdict: Verdict) {
+        if verdict == Verdict::Failed {
+            self.counts.failures.fetch_add(1, Ordering::Relaxed);
+        }
         let now = self.runtime.clock.now();
         let mut circuits = self.circuits.lock();
-        // Closed without failures is what a circuit that isn't there is: only troubled peers have one.
-        let circuit = circuits.entry(node).or_insert_with(Circuit::new);
-        let verdict = circuit.step(event, now);
+        let circuit = circuits.entry(node).or_default();
+        circuit.settle(verdict, now);
         if *circuit == Circuit::new() {
             circuits.remove(&node);
         }
-        verdict
-    }
-
-    fn record(&self, node: NodeId, event: Event) {
-        if event == Event::Failure {
-            self.counts.failures.fetch_add(1, Ordering::Relaxed);
-        }
-        self.step(node, event);
     }
 }
 
@@ -382,7 +382,7 @@ impl PeerBody {
             Ok(segment) => {
                 self.inner.counts.bytes.fetch_add(segment.len() as u64, Ordering::Relaxed);
                 if self.segments.is_done() {
-                    self.inner.record(self.node, Event::Success);
+                    self.inner.record(self.node, Verdict::Alive);
                     if let Some(leased) = self.leased.take() {
                         leased.give_back();
                     }
@@ -404,7 +404,7 @@ impl PeerBody {
             | PeerError::Connect(_)
             | PeerError::UnknownNode(_)
             | PeerError::CircuitOpen(_)
-            | PeerError::Refused(_) => self.inner.record(self.node, Event::Failure),
+            | PeerError::Refused(_) => self.inner.record(self.node, Verdict::Failed),
         }
     }
 }
@@ -452,7 +452,7 @@ impl PeerBatch {
     fn failed(&mut self, error: PeerError) -> PeerError {
         self.leased = None;
         if matches!(error, PeerError::Broken) {
-            self.inner.record(self.node, Event::Failure);
+            self.inner.record(self.node, Verdict::Failed);
         }
         error
     }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::origin::circuit::{FAILURES_TO_OPEN, OPEN_FOR};
 use crate::origin::sim::{Fault, MemoryOrigin};
+use crate::runtime::circuit::{FAILURES_TO_OPEN, OPEN_FOR};
 use crate::runtime::clock::SimClock;
 use crate::runtime::sim::SimRng;
 

@@ -5,7 +5,8 @@ use larder_proto::map::{ClusterMap, MapKey, Node, NodeState, Ports, SignedMap, T
 use rcgen::{KeyPair, PublicKeyData as _};
 
 use super::*;
-use crate::map::{Adoption, MapHolder};
+use crate::map::MapHolder;
+use crate::serve::below::Members as MapMembers;
 
 struct Authority {
     key: MapKey,
@@ -39,40 +40,6 @@ impl Authority {
     }
 }
 
-/// The nodes of the map that is held.
-struct Holding(MapHolder);
-
-#[async_trait]
-impl Members for Holding {
-    fn cluster(&self) -> ClusterId {
-        self.0.cluster()
-    }
-
-    fn epoch(&self) -> Epoch {
-        self.0.epoch()
-    }
-
-    fn locate(&self, node: NodeId) -> Option<(NodeName, Vec<SocketAddr>)> {
-        self.0.locate(node)
-    }
-
-    fn id_of(&self, name: &NodeName) -> Option<NodeId> {
-        self.0.current()?.node_named(name).map(|node| node.id)
-    }
-
-    fn newer_epoch_at(&self, _: &NodeName, epoch: Epoch) {
-        self.0.heard_of(epoch);
-    }
-
-    fn signed_map(&self) -> Option<Bytes> {
-        self.0.signed()
-    }
-
-    async fn adopt(&self, signed_map: Bytes) -> bool {
-        matches!(self.0.adopt_bytes(signed_map).await, Ok(Adoption::Adopted(_)))
-    }
-}
-
 /// A node that holds a map of this epoch by `authority`, serves, and passes maps on.
 async fn start(net: &SimNet, name: &str, address: u8, authority: &Authority, epoch: u64) -> (Client, MapHolder) {
     let identity = Identity::Node(ClusterId::of("test"), node_name(name));
@@ -80,7 +47,7 @@ async fn start(net: &SimNet, name: &str, address: u8, authority: &Authority, epo
     let runtime = Runtime::sim(epoch, net.node(identity, address), SimDisk::new(1, 1 << 30));
     let holder = MapHolder::in_memory(ClusterId::of("test"), node_name(name), authority.trusted.clone());
     holder.adopt(authority.map(epoch)).await.expect("signed");
-    let members = Arc::new(Holding(holder.clone()));
+    let members = Arc::new(MapMembers(holder.clone()));
     let listener = runtime.net.listen(SocketAddr::new(address, 7000)).await.expect("free");
     let client = Client::new(runtime.clone(), members);
     let server = Server::new(runtime.clone(), client.clone(), Arc::new(Giver::default()), ControlRoutes::new());

@@ -1,4 +1,4 @@
-//! Whether an origin is asked at all. Sans-IO: time comes in with each call.
+//! Whether a peer or an origin is asked at all. Sans-IO: time comes in with each call.
 //!
 //! ```text
 //!              3 failures in a row              1 s after it opened, the next request
@@ -8,25 +8,26 @@
 //!     +-------------------------------------------------------- any answer ----------------+
 //! ```
 //!
-//! While `Open` nobody asks; while `Probing` one request does. An answer is anything that shows the origin alive, also a
-//! refusal. A probe that was given up counts as neither: the next request probes.
+//! While `Open` nobody asks; while `Probing` one request does, and another one if that isn't heard of for a second. An
+//! answer is anything that shows the other side alive, also a refusal. A probe that was given up counts as neither: the
+//! next request probes.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row that open the circuit: one may be a lost packet, two a restart; data-plane §4.
+/// Failures in a row that open the circuit: one may be a lost packet, two a restart; data-plane §3.7 and §4.
 pub const FAILURES_TO_OPEN: u32 = 3;
 
-/// How long an open circuit asks nothing.
+/// How long an open circuit asks nothing, and how long a probe may take before another one is let through.
 pub const OPEN_FOR: Duration = Duration::from_secs(1);
 
 /// What a request showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The origin answered, if only to refuse.
+    /// There was an answer, if only a refusal.
     Alive,
-    /// It didn't, or asked for less.
+    /// There was none, or it asked for less.
     Failed,
     /// The request was given up before one could tell.
     Unknown,
@@ -46,7 +47,16 @@ pub enum Circuit {
         until: Instant,
     },
     /// One request is on its way, the others are refused.
-    Probing,
+    Probing {
+        /// When another one may probe.
+        until: Instant,
+    },
+}
+
+impl Default for Circuit {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Circuit {
@@ -59,29 +69,30 @@ impl Circuit {
     pub fn admit(&mut self, now: Instant) -> bool {
         match *self {
             Self::Closed { .. } => true,
-            Self::Open { until } if now < until => false,
-            Self::Open { .. } => {
-                *self = Self::Probing;
+            Self::Open { until } | Self::Probing { until } if now < until => false,
+            Self::Open { .. } | Self::Probing { .. } => {
+                *self = Self::Probing { until: now + OPEN_FOR };
                 true
             }
-            Self::Probing => false,
         }
     }
 
     /// Takes in what a request showed; true when this opened the circuit from closed.
     pub fn settle(&mut self, verdict: Verdict, now: Instant) -> bool {
-        let opened = matches!((&*self, verdict), (Self::Closed { failures }, Verdict::Failed) if failures + 1 >= FAILURES_TO_OPEN);
-        *self = match (*self, verdict) {
-            (_, Verdict::Alive) => Self::new(),
-            (Self::Closed { failures }, Verdict::Failed) if failures + 1 < FAILURES_TO_OPEN => {
-                Self::Closed { failures: failures + 1 }
+        let (next, opened) = match (*self, verdict) {
+            (_, Verdict::Alive) => (Self::new(), false),
+            (Self::Closed { failures }, Verdict::Failed) if failures + 1 >= FAILURES_TO_OPEN => {
+                (Self::Open { until: now + OPEN_FOR }, true)
             }
-            (Self::Closed { .. } | Self::Probing, Verdict::Failed) => Self::Open { until: now + OPEN_FOR },
-            (Self::Probing, Verdict::Unknown) => Self::Open { until: now },
+            (Self::Closed { failures }, Verdict::Failed) => (Self::Closed { failures: failures + 1 }, false),
+            (Self::Probing { .. }, Verdict::Failed) => (Self::Open { until: now + OPEN_FOR }, false),
+            (Self::Probing { .. }, Verdict::Unknown) => (Self::Open { until: now }, false),
             // A request from before it opened: nothing new.
-            (Self::Open { until }, Verdict::Failed | Verdict::Unknown) => Self::Open { until },
-            (Self::Closed { failures }, Verdict::Unknown) => Self::Closed { failures },
+            (Self::Open { .. }, Verdict::Failed | Verdict::Unknown) | (Self::Closed { .. }, Verdict::Unknown) => {
+                (*self, false)
+            }
         };
+        *self = next;
         opened
     }
 }
@@ -120,5 +131,15 @@ mod tests {
             assert!(!circuit.settle(Verdict::Alive, now));
         }
         assert!(circuit.admit(now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_probe_is_replaced() {
+        let start = Instant::now();
+        let mut circuit = Circuit::Open { until: start };
+        assert!(circuit.admit(start));
+        assert!(!circuit.admit(start + OPEN_FOR - Duration::from_millis(1)));
+        assert!(circuit.admit(start + OPEN_FOR));
+        assert!(!circuit.admit(start + OPEN_FOR));
     }
 }
