@@ -33,12 +33,14 @@ pub mod names;
 mod numbers;
 mod readahead;
 mod reads;
+mod room;
 
 pub use backings::{Backings, CachedOnly, Mode};
 pub use known::{Looked, Part};
 pub use listings::PartAt;
 pub use numbers::{Numbers, NumbersError};
 pub use reads::Parts;
+pub use room::NameRoom;
 
 use handles::Handles;
 use inodes::{Inode, Inodes, Node};
@@ -221,8 +223,8 @@ pub struct Below {
     pub numbers: Arc<Numbers>,
     /// How files are opened.
     pub backings: Arc<dyn Backings>,
-    /// Names that may be known at a time, besides those the kernel refers to.
-    pub names_max: usize,
+    /// Memory for names, shared by all volumes and the home of the agent.
+    pub room: Arc<NameRoom>,
 }
 
 /// The longest the kernel believes anything ("for ever").
@@ -235,7 +237,7 @@ pub struct Fs {
     born_ms: u64,
     below: Below,
     inodes: Inodes,
-    known: Known,
+    known: Arc<Known>,
     handles: Handles,
     read_bytes: AtomicU64,
     stale_names: AtomicU64,
@@ -246,8 +248,8 @@ impl Fs {
     pub fn new(runtime: Runtime, volume: Arc<Volume>, below: Below) -> Self {
         Self {
             born_ms: runtime.clock.wall_ms(),
-            inodes: Inodes::new(below.numbers.clone()),
-            known: Known::new(below.names_max),
+            inodes: Inodes::new(below.numbers.clone(), &below.room),
+            known: Known::new(&below.room),
             handles: Handles::default(),
             read_bytes: AtomicU64::new(0),
             stale_names: AtomicU64::new(0),
@@ -344,7 +346,7 @@ impl Fs {
         let inode = self.inodes.get(ino).ok_or(FsError::Stale)?;
         let Node::Dir(_) = inode.node() else { return Err(FsError::NotADirectory) };
         self.inodes.opened(ino, || Mode::Cached).ok_or(FsError::Stale)?;
-        if self.handles.open_dir(fh, inode) {
+        if self.handles.open_dir(fh, inode, &self.below.room) {
             Ok(())
         } else {
             self.inodes.closed(ino);
@@ -352,15 +354,15 @@ impl Fs {
         }
     }
 
-    /// Whether more numbers are in use than names may be known.
+    /// Whether the kernel should be told to forget names of this volume.
     pub fn is_crowded(&self) -> bool {
-        self.inodes.len() > self.below.names_max
+        self.below.room.numbers_above(self.inodes.len()) > 0
     }
 
-    /// Names (directory, name) that the kernel should be told to forget, oldest first, so that no more numbers are in use
-    /// than names may be known. Numbers with open handles stay.
+    /// Names (directory, name) that the kernel should be told to forget, oldest first, so that numbers take no more than
+    /// their part of the room that all mounts share. Numbers with open handles stay.
     pub fn to_forget(&self) -> Vec<(Ino, EntryName)> {
-        let above = self.inodes.len().saturating_sub(self.below.names_max);
+        let above = self.below.room.numbers_above(self.inodes.len());
         if above == 0 {
             return Vec::new();
         }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::cache::Cache;
 use crate::fs::names::Homes;
-use crate::fs::{Below, CachedOnly, Fs, Numbers};
+use crate::fs::{Below, CachedOnly, Fs, NameRoom, Numbers};
 use crate::map::{Adoption, MapHolder};
 use crate::origin::sim::MemoryOrigin;
 use crate::origin::{Origins, Volumes};
@@ -207,7 +207,8 @@ impl World {
         let cache =
             Cache::new(runtime.clone(), stores.clone(), peers.clone(), origins.clone(), replicator, self.budget_bytes);
         let listener = runtime.net.listen(SocketAddr::new(place.address, PEER_PORT)).await.expect("the port is free");
-        let names = Homes::new(runtime.clone(), maps.clone(), peers.clone(), origins, 1 << 20);
+        let room = NameRoom::new(2 << 20);
+        let names = Homes::new(runtime.clone(), maps.clone(), peers.clone(), origins, &room);
         let routes = names.routes(ControlRoutes::new());
         let server = Server::new(runtime.clone(), peers, Arc::new(cache.clone()), routes);
         runtime.tasks.spawn(server.serve(listener));
@@ -218,7 +219,7 @@ impl World {
             chunks: Arc::new(Bytewise { cache: cache.clone(), stores: stores.clone() }),
             numbers: Arc::new(Numbers::begin(&place.disk, state).expect("begins")),
             backings: Arc::new(CachedOnly),
-            names_max: 1_000,
+            room,
         };
         let fs = Arc::new(Fs::new(runtime.clone(), self.volume.clone(), below));
         place.alive = Some(Alive { runtime, stores, maps, cache, fs });

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::inodes::{Inode, Node};
 use super::listings::Snapshot;
 use super::readahead::Ahead;
+use super::room::NameRoom;
 use super::{Fh, Ino};
 use crate::runtime::HashMap;
 
@@ -56,8 +57,8 @@ impl Handles {
     }
 
     /// Whether there was room for one more.
-    pub(super) fn open_dir(&self, fh: Fh, inode: Arc<Inode>) -> bool {
-        let snapshot = tokio::sync::Mutex::default();
+    pub(super) fn open_dir(&self, fh: Fh, inode: Arc<Inode>, room: &Arc<NameRoom>) -> bool {
+        let snapshot = tokio::sync::Mutex::new(Snapshot::new(room));
         self.insert(fh, Handle::Dir(Arc::new(DirHandle { inode, snapshot })))
     }
 

@@ -11,6 +11,7 @@ use larder_proto::object::{DirPath, Object};
 use parking_lot::Mutex;
 
 use super::backings::Mode;
+use super::room::{NAME_BYTES, NameRoom, NumberChange, Share};
 use super::{Ino, Numbers};
 use crate::runtime::HashMap;
 
@@ -73,11 +74,11 @@ pub(super) struct Inodes {
     table: Mutex<Table>,
 }
 
-#[derive(Default)]
 struct Table {
     slots: HashMap<Ino, Slot>,
     files: HashMap<ObjectId, Ino>,
     dirs: HashMap<DirPath, Ino>,
+    share: Share,
 }
 
 struct Slot {
@@ -88,9 +89,10 @@ struct Slot {
 }
 
 impl Inodes {
-    pub(super) fn new(numbers: Arc<Numbers>) -> Self {
+    pub(super) fn new(numbers: Arc<Numbers>, room: &Arc<NameRoom>) -> Self {
         let root = Arc::new(Inode { ino: Ino::ROOT, node: Node::Dir(DirPath::root()) });
-        Self { root, numbers, table: Mutex::default() }
+        let (slots, files, dirs) = Default::default();
+        Self { root, numbers, table: Mutex::new(Table { slots, files, dirs, share: room.share() }) }
     }
 
     pub(super) fn get(&self, ino: Ino) -> Option<Arc<Inode>> {
@@ -184,11 +186,23 @@ impl Inodes {
     }
 }
 
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.slots.iter().for_each(|_| self.share.room().count_number(NumberChange::Dropped));
+    }
+}
+
 impl Table {
     fn insert(&mut self, ino: Ino, node: Node) -> Arc<Inode> {
         let inode = Arc::new(Inode { ino, node });
         self.slots.insert(ino, Slot { inode: inode.clone(), references: 1, handles: 0, mode: Mode::Cached });
+        self.count(NumberChange::Made);
         inode
+    }
+
+    fn count(&mut self, change: NumberChange) {
+        self.share.set(self.slots.len() * NAME_BYTES);
+        self.share.room().count_number(change);
     }
 
     fn drop_unused(&mut self, ino: Ino) {
@@ -198,6 +212,7 @@ impl Table {
         }
         let inode = slot.inode.clone();
         self.slots.remove(&ino);
+        self.count(NumberChange::Dropped);
         // A newer number may have taken the name over.
         match &inode.node {
             Node::Dir(path) => {
@@ -224,7 +239,7 @@ mod tests {
 
     fn inodes() -> Inodes {
         let state = tempfile::tempdir().expect("a folder");
-        Inodes::new(Arc::new(Numbers::begin(&RealDisk, state.path()).expect("begins")))
+        Inodes::new(Arc::new(Numbers::begin(&RealDisk, state.path()).expect("begins")), &NameRoom::new(1 << 20))
     }
 
     fn object(version: &str, size: u64) -> Arc<Object> {

@@ -1,10 +1,10 @@
 //! Names that this agent was told, so that most lookups are answered without asking anybody.
 //!
 //! Holds single answers and whole listings, each with the moment of which it is true; who asks decides whether that
-//! is fresh enough. An older answer never replaces a newer one. The number of names is bounded: directories that were
-//! not asked for the longest go first, down to three quarters.
+//! is fresh enough. An older answer never replaces a newer one. Names take their part of the room that the process has for
+//! them: directories that were not asked for the longest are given up first, at least a quarter at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use larder_proto::object::{DirPath, EntryName};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Dated;
 use super::listings::Listing;
+use super::room::{Holder, NAME_BYTES, NameRoom, Share};
 use crate::origin::ObjectInfo;
 use crate::runtime::HashMap;
 
@@ -37,15 +38,15 @@ pub struct Part {
 }
 
 pub(super) struct Known {
-    names_max: usize,
+    room: Arc<NameRoom>,
     dirs: Mutex<Dirs>,
 }
 
-#[derive(Default)]
 struct Dirs {
     by_path: HashMap<DirPath, Dir>,
     names: usize,
     clock: u64,
+    share: Share,
 }
 
 #[derive(Default)]
@@ -69,8 +70,12 @@ impl Dir {
 }
 
 impl Known {
-    pub(super) fn new(names_max: usize) -> Self {
-        Self { names_max, dirs: Mutex::default() }
+    pub(super) fn new(room: &Arc<NameRoom>) -> Arc<Self> {
+        let dirs = Dirs { by_path: HashMap::default(), names: 0, clock: 0, share: room.share() };
+        let known = Arc::new(Self { room: room.clone(), dirs: Mutex::new(dirs) });
+        let weak: Weak<Self> = Arc::downgrade(&known);
+        room.register(weak);
+        known
     }
 
     /// The newest answer about a name.
@@ -125,7 +130,7 @@ impl Known {
     }
 
     pub(super) fn learn_listing(&self, dir: &DirPath, listing: Arc<Listing>) {
-        if listing.len() > self.names_max {
+        if listing.len() * NAME_BYTES > self.room.listing_bytes_max() {
             return;
         }
         self.change(dir, |known| {
@@ -149,13 +154,31 @@ impl Known {
         change(known);
         let after = known.names();
         dirs.names = dirs.names + after - before;
-        if dirs.names > self.names_max {
-            dirs.shrink(self.names_max / 4 * 3);
-        }
+        dirs.count();
+        drop(dirs);
+        self.room.settle();
+    }
+}
+
+impl Holder for Known {
+    fn held_bytes(&self) -> usize {
+        self.dirs.lock().names * NAME_BYTES
+    }
+
+    fn give_up(&self, bytes: usize) {
+        let mut dirs = self.dirs.lock();
+        // Finding the oldest costs a look at every directory: not for each name.
+        let most = (dirs.names / 4 * 3).min(dirs.names.saturating_sub(bytes.div_ceil(NAME_BYTES)));
+        dirs.shrink(most);
+        dirs.count();
     }
 }
 
 impl Dirs {
+    fn count(&mut self) {
+        self.share.set(self.names * NAME_BYTES);
+    }
+
     /// Forgets directories, those asked for the longest ago first, until `names` are left.
     fn shrink(&mut self, names: usize) {
         let mut order: Vec<(u64, DirPath)> = self.by_path.iter().map(|(path, dir)| (dir.asked, path.clone())).collect();
@@ -174,6 +197,10 @@ impl Dirs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn known(names: usize) -> Arc<Known> {
+        Known::new(&NameRoom::new(names * NAME_BYTES))
+    }
 
     fn dir(path: &str) -> DirPath {
         DirPath::parse(path).expect("a path")
@@ -194,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_newest_answer_counts_whether_single_or_listed() {
-        let (known, start) = (Known::new(100), Instant::now());
+        let (known, start) = (known(100), Instant::now());
         let later = start + Duration::from_secs(1);
         known.learn(&dir("a"), &name("x"), at(later, Looked::Absent));
         known.learn(&dir("a"), &name("x"), at(start, Looked::Dir));
@@ -210,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_distrusted_answer_is_asked_for_anew() {
-        let (known, start) = (Known::new(100), Instant::now());
+        let (known, start) = (known(100), Instant::now());
         let (wrong, now) = (start + Duration::from_secs(5), start + Duration::from_secs(7));
         known.learn_listing(&dir("a"), listing(start, &["x"]));
         known.distrust(&dir("a"), &name("x"), wrong);
@@ -226,7 +253,7 @@ mod tests {
 
     #[test]
     fn names_are_bounded_and_the_longest_unasked_go_first() {
-        let (known, now) = (Known::new(40), Instant::now());
+        let (known, now) = (known(40), Instant::now());
         for number in 0..10 {
             known.learn_listing(&dir(&format!("d{number}")), listing(now, &["a", "b", "c"]));
             assert!(known.find(&dir("d0"), &name("a")).is_some(), "asked for all the time");
@@ -238,7 +265,26 @@ mod tests {
         assert!(known.find(&dir("d10"), &name("a")).is_some());
         let counted: usize = known.dirs.lock().by_path.values().map(Dir::names).sum();
         assert_eq!(known.dirs.lock().names, counted);
-        known.learn_listing(&dir("big"), listing(now, &["n"; 41]));
-        assert!(known.find(&dir("big"), &name("n")).is_none(), "more than may be held");
+        known.learn_listing(&dir("big"), listing(now, &["n"; 11]));
+        assert!(known.find(&dir("big"), &name("n")).is_none(), "more than one listing may take");
+    }
+
+    #[test]
+    fn two_mounts_together_know_no_more_names_than_one() {
+        let (room, now) = (NameRoom::new(40 * NAME_BYTES), Instant::now());
+        let (one, other) = (Known::new(&room), Known::new(&room));
+        for number in 0..30 {
+            one.learn_listing(&dir(&format!("d{number}")), listing(now, &["a", "b", "c"]));
+            assert!(room.used_bytes() <= room.bytes_max());
+        }
+        assert!(one.held_bytes() > 25 * NAME_BYTES, "alone it has all the room");
+        for number in 0..30 {
+            other.learn_listing(&dir(&format!("d{number}")), listing(now, &["a", "b", "c"]));
+            assert!(room.used_bytes() <= room.bytes_max());
+        }
+        assert!(other.held_bytes() >= one.held_bytes(), "whoever held most has given way");
+        let held = one.held_bytes();
+        drop(other);
+        assert_eq!(room.used_bytes(), held);
     }
 }

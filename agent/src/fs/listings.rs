@@ -1,8 +1,10 @@
 //! Listing a directory: parts as they come, with offsets that mean the same until the handle is closed.
 //!
-//! Offset 0 is `.`, 1 is `..`, 2 the first name. A handle shares a listing that is known and fresh; otherwise it asks
-//! for one part after the other, and what it has seen whole becomes known to everybody. A handle holds at most
-//! [`HELD_NAMES_MAX`] names; of a larger directory it holds the latest parts and where the others begin.
+//! Offset 0 is `.`, 1 is `..`, 2 the first name; who goes back to 0 sees the directory as one who opens it now does. A
+//! handle shares a listing that is known and fresh; otherwise it asks for one part after the other, and what it has seen
+//! whole becomes known to everybody. A handle holds at most
+//! [`HELD_NAMES_MAX`] names; of a larger directory, or while there is no room for names, it holds the latest parts and
+//! where the others begin.
 
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use larder_proto::object::EntryName;
 use tokio::time::Instant;
 
 use super::handles::DirHandle;
+use super::room::{NAME_BYTES, NameRoom, Share};
 use super::{Dated, Entry, Fh, Fs, FsError, Ino, Looked, Part, max_age};
 
 /// Above this a listing is paged, never held.
@@ -83,11 +86,11 @@ impl PartAt {
 }
 
 /// What a directory's handle has seen.
-#[derive(Default)]
 pub(super) struct Snapshot {
     seen: Vec<Seen>,
     held: u64,
     next: Next,
+    share: Share,
 }
 
 struct Seen {
@@ -107,6 +110,17 @@ enum Next {
 }
 
 impl Snapshot {
+    pub(super) fn new(room: &Arc<NameRoom>) -> Self {
+        Self { seen: Vec::new(), held: 0, next: Next::Beginning, share: room.share() }
+    }
+
+    /// Forgets what was seen when it is read from its beginning: POSIX wants the directory of now after rewinddir.
+    fn begin(&mut self, offset: u64) {
+        if offset == 0 {
+            *self = Self::new(self.share.room());
+        }
+    }
+
     /// The part that holds `offset`, if it is here; past the end, an empty one.
     fn at(&self, offset: u64) -> Option<PartAt> {
         let offset = offset.max(FIRST_NAME);
@@ -134,13 +148,19 @@ impl Snapshot {
         self.next = part.next.clone().map_or(Next::End, Next::After);
         self.seen.push(Seen { first, len, from, part: Some(part), as_of });
         self.held += len;
+        self.count();
         let mut oldest = 0;
-        while self.held > HELD_NAMES_MAX && oldest + 1 < self.seen.len() {
+        while oldest + 1 < self.seen.len() && (self.held > HELD_NAMES_MAX || !self.share.room().settle()) {
             if self.seen[oldest].part.take().is_some() {
                 self.held -= self.seen[oldest].len;
+                self.count();
             }
             oldest += 1;
         }
+    }
+
+    fn count(&mut self) {
+        self.share.set(usize::try_from(self.held).unwrap_or(usize::MAX).saturating_mul(NAME_BYTES));
     }
 
     /// All of a listing that is known.
@@ -167,6 +187,7 @@ impl Fs {
     pub fn list_now(&self, fh: Fh, offset: u64) -> Result<Option<PartAt>, FsError> {
         let handle = self.handles.dir(fh).ok_or(FsError::BadHandle)?;
         let Ok(mut snapshot) = handle.snapshot.try_lock() else { return Ok(None) };
+        snapshot.begin(offset);
         self.share_known(&handle, &mut snapshot);
         Ok(snapshot.at(offset))
     }
@@ -175,6 +196,7 @@ impl Fs {
     pub async fn list(&self, fh: Fh, offset: u64) -> Result<PartAt, FsError> {
         let handle = self.handles.dir(fh).ok_or(FsError::BadHandle)?;
         let mut snapshot = handle.snapshot.lock().await;
+        snapshot.begin(offset);
         self.share_known(&handle, &mut snapshot);
         loop {
             if let Some(found) = snapshot.at(offset) {

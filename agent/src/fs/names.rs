@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use super::{Dated, Looked, Part};
+use super::{Dated, Looked, NameRoom, Part};
 use crate::map::{MapHolder, Owner};
 use crate::origin::Origins;
 use crate::peer::{Client, ControlRoutes};
@@ -81,9 +81,9 @@ enum Answer {
 }
 
 impl Homes {
-    /// Names of the volumes behind `origins`; as a home it remembers at most `bytes_max` bytes of them.
-    pub fn new(runtime: Runtime, map: MapHolder, peers: Client, origins: Origins, bytes_max: usize) -> Self {
-        let home = Home::new(runtime.clone(), origins, bytes_max);
+    /// Names of the volumes behind `origins`; what it remembers as a home takes its part of `room`.
+    pub fn new(runtime: Runtime, map: MapHolder, peers: Client, origins: Origins, room: &Arc<NameRoom>) -> Self {
+        let home = Home::new(runtime.clone(), origins, room);
         Self(Arc::new(Inner {
             runtime,
             map,

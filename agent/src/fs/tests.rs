@@ -141,7 +141,7 @@ fn rig(freshness: Freshness) -> Rig {
         chunks: chunks.clone(),
         numbers: Arc::new(Numbers::begin(&disk, Path::new("/state")).expect("begins")),
         backings: Arc::new(CachedOnly),
-        names_max: NAMES_MAX,
+        room: NameRoom::new(2 * NAMES_MAX * room::NAME_BYTES),
     };
     let volume = Volume {
         id: VolumeId::from_bytes([7; 16]),
@@ -291,6 +291,21 @@ async fn a_listing_has_stable_offsets_and_teaches_lookups() {
     tokio::time::advance(FRESH).await;
     rig.fs.opendir(Ino::ROOT, Fh(3)).expect("opens");
     assert_eq!(all(&rig, Fh(3), 0).await.len(), 9);
+}
+
+/// rewinddir on a handle that stays open: the directory as one who opens it now sees it.
+#[tokio::test(start_paused = true)]
+async fn a_handle_read_from_its_beginning_again_sees_the_directory_of_now() {
+    let rig = rig(Freshness::Within(FRESH));
+    rig.tree.put("", "a", file("v1", 1));
+    rig.fs.opendir(Ino::ROOT, Fh(1)).expect("opens");
+    assert_eq!(all(&rig, Fh(1), 0).await, ["a"]);
+    rig.tree.put("", "b", file("v1", 1));
+    assert_eq!(all(&rig, Fh(1), 0).await, ["a"], "as an open would: what is known is fresh");
+    tokio::time::advance(FRESH).await;
+    assert_eq!(all(&rig, Fh(1), 3).await, Vec::<String>::new(), "whoever goes on sees what it began with");
+    assert!(rig.fs.list_now(Fh(1), 0).expect("open").is_none(), "nothing fresh is known");
+    assert_eq!(all(&rig, Fh(1), 0).await, ["a", "b"]);
 }
 
 async fn all(rig: &Rig, fh: Fh, from: u64) -> Vec<String> {

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::StartError;
 use super::below::Bytewise;
 use super::parts::Parts;
-use crate::fs::{Below, CachedOnly, Chunks, Fs, Names, Numbers};
+use crate::fs::{Below, CachedOnly, Chunks, Fs, NameRoom, Names, Numbers};
 use crate::fuse::{Mount, Ops};
 use crate::metrics::Trees;
 use crate::origin::Volumes;
@@ -60,7 +60,7 @@ struct Inner {
     numbers: Arc<Numbers>,
     names: Arc<dyn Names>,
     chunks: Arc<dyn Chunks>,
-    names_max: usize,
+    room: Arc<NameRoom>,
     ops: Arc<Ops>,
     calls: Pool,
     reliefs: Pool,
@@ -80,7 +80,7 @@ impl Mounts {
             numbers,
             names: Arc::new(parts.names.clone()),
             chunks: Arc::new(Bytewise { cache: parts.cache.clone(), stores: parts.ground.stores.clone() }),
-            names_max: parts.names_max,
+            room: parts.room.clone(),
             ops: parts.ops.clone(),
             calls: runtime.tasks.pool("mounts", 1, CALLS_MAX),
             reliefs: runtime.tasks.pool("reliefs", 1, 1),
@@ -192,7 +192,7 @@ impl Inner {
             chunks: self.chunks.clone(),
             numbers: self.numbers.clone(),
             backings: Arc::new(CachedOnly),
-            names_max: self.names_max,
+            room: self.room.clone(),
         };
         let fs = Arc::new(Fs::new(self.runtime.clone(), volume.clone(), below));
         Mount::new(&self.runtime, fs, &at, self.ops.clone())

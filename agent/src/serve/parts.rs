@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::below::Members;
 use crate::cache::{self, Cache};
+use crate::fs::NameRoom;
 use crate::fs::names::Homes;
 use crate::fuse::Ops;
 use crate::map::MapHolder;
@@ -16,9 +17,6 @@ use crate::runtime::Runtime;
 use crate::runtime::net::Listener;
 use crate::runtime::net::tls::TlsNet;
 use crate::store::Stores;
-
-/// What a known name takes in memory: itself, its version, and its place in the tables.
-const NAME_BYTES: usize = 256;
 
 /// What the other parts stand on.
 pub(super) struct Ground {
@@ -35,14 +33,14 @@ pub(super) struct Parts {
     pub(super) origins: Origins,
     pub(super) cache: Cache,
     pub(super) names: Homes,
-    /// Names that one mount may know.
-    pub(super) names_max: usize,
+    /// Memory for names.
+    pub(super) room: Arc<NameRoom>,
     pub(super) ops: Arc<Ops>,
 }
 
 impl Parts {
     /// The parts of an agent that may use `memory_bytes`: a quarter for flights (at most what they need), a quarter for
-    /// names, half of it as a home.
+    /// names (data-plane §8).
     pub(super) fn new(ground: Ground, open: Arc<dyn Open>, memory_bytes: u64) -> Self {
         let Ground { runtime, map, stores, volumes, .. } = &ground;
         let peers = peer::Client::new(runtime.clone(), Arc::new(Members(map.clone())));
@@ -57,10 +55,9 @@ impl Parts {
             replicator,
             cache_bytes(memory_bytes),
         );
-        let names_bytes = usize::try_from(memory_bytes / 8).unwrap_or(usize::MAX);
-        let names = Homes::new(runtime.clone(), map.clone(), peers.clone(), origins.clone(), names_bytes);
-        let names_max = names_bytes / NAME_BYTES;
-        Self { ground, peers, origins, cache, names, names_max, ops: Arc::default() }
+        let room = NameRoom::new(usize::try_from(memory_bytes / 4).unwrap_or(usize::MAX));
+        let names = Homes::new(runtime.clone(), map.clone(), peers.clone(), origins.clone(), &room);
+        Self { ground, peers, origins, cache, names, room, ops: Arc::default() }
     }
 
     /// Answers the peers that come to `listener`.

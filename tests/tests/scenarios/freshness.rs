@@ -1,10 +1,15 @@
 //! When a change made in the bucket by others is seen, and what is served when the bucket can't be asked.
 
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use larder_tests::harness::{Cluster, MINUTE, SOON, VolumeSpec, errno, list, wait_until, within};
 use larder_tests::stub::StubS3;
 use nix::errno::Errno;
+use nix::libc;
 
 /// `freshness: 1s`, and as much again for a machine under load.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
@@ -56,8 +61,7 @@ fn a_change_in_the_bucket_is_seen_as_freshness_says() {
 #[test]
 fn a_listing_is_complete_and_fresh() {
     let stub = StubS3::builder().start_blocking().unwrap();
-    let names =
-        |count: usize| (0..count).map(|number| format!("f{number:03}")).collect::<std::collections::BTreeSet<_>>();
+    let names = |count: usize| (0..count).map(|number| format!("f{number:03}")).collect::<BTreeSet<_>>();
     for name in names(50) {
         stub.put(&format!("dir/{name}"), name.clone());
     }
@@ -80,11 +84,49 @@ fn a_listing_is_complete_and_fresh() {
             assert!(changed.elapsed() < SEEN_WITHIN, "{node}: {:?}", changed.elapsed());
         }
     }
+    // A directory that stays open shows what is there after rewinddir.
+    let mut open = OpenDir::open(&dir("n1"));
+    assert_eq!(open.rewound(), names(60));
     for name in names(60).difference(&names(10)) {
         stub.delete(&format!("dir/{name}"));
     }
     for node in cluster.node_names() {
         wait_until(SOON, "removed names are gone", || listed(&node) == names(10));
+    }
+    wait_until(SOON, "removed names are gone after rewinddir", || open.rewound() == names(10));
+}
+
+/// A directory that stays open, as the C library reads it.
+struct OpenDir(*mut libc::DIR);
+
+impl OpenDir {
+    fn open(path: &Path) -> Self {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: a string that ends with its NUL.
+        let dir = unsafe { libc::opendir(path.as_ptr()) };
+        assert!(!dir.is_null(), "{path:?}: {}", Errno::last());
+        Self(dir)
+    }
+
+    /// What it lists from its beginning.
+    fn rewound(&mut self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        // SAFETY: the stream is open, and nobody else has it; an entry is copied before the next call.
+        unsafe {
+            libc::rewinddir(self.0);
+            while let Some(entry) = libc::readdir(self.0).as_ref() {
+                names.insert(CStr::from_ptr(entry.d_name.as_ptr()).to_str().unwrap().to_owned());
+            }
+        }
+        names.retain(|name| name != "." && name != "..");
+        names
+    }
+}
+
+impl Drop for OpenDir {
+    fn drop(&mut self) {
+        // SAFETY: it was opened, and is closed once.
+        unsafe { libc::closedir(self.0) };
     }
 }
 

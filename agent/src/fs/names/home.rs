@@ -2,13 +2,13 @@
 //!
 //! A lookup without a listing is HEAD of the key and LIST of `key/` in parallel; what was known and has expired is rechecked
 //! by the one request that can confirm it (a directory put beside a file that stays is seen by the next listing). A listing is started by readdir or by many lookups, runs by itself, and readers
-//! follow it as it grows; above [`LISTED_NAMES_MAX`] names, or half of the memory, it is paged from the origin and never held.
+//! follow it as it grows; above [`LISTED_NAMES_MAX`] names, or a quarter of the room for names, it is paged from the origin and never held.
 //! When the origin can't be reached, what is remembered is served as old as it is (and counted), unless the asker wants
 //! it as of now; a refusal (401, 403) is never papered over.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use larder_proto::error::ErrorKind;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::listing::{Growing, Listing, in_order, key, settle_clashes, uncertain};
 use super::shelf::{DirKey, Shelf};
+use crate::fs::room::{Holder, NameRoom};
 use crate::fs::{Dated, Looked, Part};
 use crate::origin::{Cursor, OriginError, Origins, VolumeOrigin};
 use crate::runtime::Runtime;
@@ -54,7 +55,7 @@ pub(super) struct Home(Arc<Inner>);
 struct Inner {
     runtime: Runtime,
     origins: Origins,
-    bytes_max: usize,
+    room: Arc<NameRoom>,
     shelf: Mutex<Shelf>,
     lookups: Mutex<Lookups>,
     listings: Mutex<BTreeMap<DirKey, Arc<Run>>>,
@@ -109,17 +110,20 @@ enum State {
 }
 
 impl Home {
-    pub(super) fn new(runtime: Runtime, origins: Origins, bytes_max: usize) -> Self {
-        Self(Arc::new(Inner {
+    pub(super) fn new(runtime: Runtime, origins: Origins, room: &Arc<NameRoom>) -> Self {
+        let inner = Arc::new(Inner {
             runtime,
             origins,
-            bytes_max,
-            shelf: Mutex::new(Shelf::new(bytes_max)),
+            room: room.clone(),
+            shelf: Mutex::new(Shelf::new(room)),
             lookups: Mutex::default(),
             listings: Mutex::default(),
             running: Semaphore::new(LISTINGS_MAX),
             counters: Counters::default(),
-        }))
+        });
+        let weak: Weak<Inner> = Arc::downgrade(&inner);
+        room.register(weak);
+        Self(inner)
     }
 
     /// What a name is, not older than `max_age` unless the origin can't be reached.
@@ -144,10 +148,8 @@ impl Home {
             count(&home.counters.remembered);
             return Ok(answer);
         }
-        let busy = {
-            let mut shelf = home.shelf.lock();
-            shelf.is_busy(&at, now) && shelf.large(&at).is_none_or(|since| now - since >= LARGE_FOR)
-        };
+        let busy = home
+            .remember(|shelf| shelf.is_busy(&at, now) && shelf.large(&at).is_none_or(|since| now - since >= LARGE_FOR));
         if busy && !home.listings.lock().contains_key(&at) {
             self.start(&at, &origin);
         }
@@ -235,7 +237,7 @@ impl Home {
             let asked = home.ask(&origin, dir, name, old.map(|old| old.value), now + LOOKUP_WITHIN).await;
             let answer = asked.map(|value| Dated { value, as_of: now });
             if let Ok(answer) = &answer {
-                home.shelf.lock().learn(&key.0, name, answer.clone());
+                home.remember(|shelf| shelf.learn(&key.0, name, answer.clone()));
             }
             let mut lookups = home.lookups.lock();
             if lookups.get(&key).is_some_and(|(as_of, _)| *as_of == now) {
@@ -357,7 +359,24 @@ impl Home {
     }
 }
 
+impl Holder for Inner {
+    fn held_bytes(&self) -> usize {
+        self.shelf.lock().bytes()
+    }
+
+    fn give_up(&self, bytes: usize) {
+        self.shelf.lock().give_up(bytes);
+    }
+}
+
 impl Inner {
+    /// Changes what is remembered, then makes it fit.
+    fn remember<T>(&self, change: impl FnOnce(&mut Shelf) -> T) -> T {
+        let result = change(&mut self.shelf.lock());
+        self.room.settle();
+        result
+    }
+
     /// What a growing listing knows for certain.
     fn growing(&self, at: &DirKey, name: &EntryName, max_age: Duration, now: Instant) -> Option<Dated<Looked>> {
         let run = self.listings.lock().get(at).cloned()?;
@@ -372,7 +391,7 @@ impl Inner {
         let Ok(Ok(_running)) = timeout_at(deadline, self.running.acquire()).await else {
             return State::Failed(OriginError::Deadline);
         };
-        let mut from = None;
+        let (mut from, mut share) = (None, self.room.share());
         loop {
             let page = match origin.list(&at.1, from.as_ref(), limit(), deadline).await {
                 Ok(page) => page,
@@ -382,12 +401,14 @@ impl Inner {
             let mut growing = run.growing.lock();
             let Some(listing) = growing.as_mut() else { break };
             listing.push(page);
-            let too_large = listing.names() > LISTED_NAMES_MAX || listing.bytes() > self.bytes_max / 2;
+            share.set(listing.bytes());
+            let is_long = listing.names() > LISTED_NAMES_MAX || listing.bytes() > self.room.listing_bytes_max();
+            let too_large = is_long || !self.room.settle();
             match (too_large, from.is_some()) {
                 (true, _) => {
                     self.counters.clashes.fetch_add(listing.clashes(), Ordering::Relaxed);
                     *growing = None;
-                    self.shelf.lock().learn_large(at, run.as_of);
+                    self.remember(|shelf| shelf.learn_large(at, run.as_of));
                     return State::TooLarge;
                 }
                 (false, true) => {
@@ -398,7 +419,8 @@ impl Inner {
                     let Some(listing) = growing.take() else { break };
                     let (listing, clashes) = listing.finish(run.as_of);
                     self.counters.clashes.fetch_add(clashes, Ordering::Relaxed);
-                    self.shelf.lock().learn_listing(at, listing.clone());
+                    drop(share);
+                    self.remember(|shelf| shelf.learn_listing(at, listing.clone()));
                     return State::Whole(listing);
                 }
             }

@@ -1,7 +1,7 @@
-//! What a home remembers of its directories, within a bound of bytes: whole listings and single answers. Sans-IO.
+//! What a home remembers of its directories, in its part of the room for names: whole listings and single answers. Sans-IO.
 //!
 //! Nothing here expires: who asks says how old an answer may be, and an old one is what is served when the origin is
-//! down. The directory that wasn't asked for the longest goes first. An older answer never replaces a newer one.
+//! down. The directory that wasn't asked for the longest is given up first. An older answer never replaces a newer one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use larder_proto::object::{DirPath, EntryName};
 use tokio::time::Instant;
 
 use super::listing::Listing;
+use crate::fs::room::{NameRoom, Share};
 use crate::fs::{Dated, Looked};
 
 /// Lookups within [`BUSY_WITHIN`] that make a listing cheaper than going on one by one; data-plane §4.
@@ -31,7 +32,7 @@ const DIR_BYTES: usize = 2_048;
 pub(super) type DirKey = (VolumeId, DirPath);
 
 pub(super) struct Shelf {
-    bytes_max: usize,
+    share: Share,
     bytes: usize,
     dirs: BTreeMap<DirKey, Dir>,
     by_use: BTreeMap<u64, DirKey>,
@@ -56,8 +57,8 @@ impl Dir {
 }
 
 impl Shelf {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, bytes: 0, dirs: BTreeMap::new(), by_use: BTreeMap::new(), uses: 0, evicted: 0 }
+    pub(super) fn new(room: &Arc<NameRoom>) -> Self {
+        Self { share: room.share(), bytes: 0, dirs: BTreeMap::new(), by_use: BTreeMap::new(), uses: 0, evicted: 0 }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -153,19 +154,21 @@ impl Shelf {
         let result = change(dir);
         self.bytes = self.bytes - before + dir.bytes();
         self.touch(key);
-        self.evict();
+        self.share.set(self.bytes);
         result
     }
 
-    /// Forgets directories until the rest fits, the one used last included.
-    fn evict(&mut self) {
-        while self.bytes > self.bytes_max {
-            let Some((_, key)) = self.by_use.pop_first() else { return };
+    /// Forgets directories until so many bytes are free, the one used last included.
+    pub(super) fn give_up(&mut self, bytes: usize) {
+        let most = self.bytes.saturating_sub(bytes);
+        while self.bytes > most {
+            let Some((_, key)) = self.by_use.pop_first() else { break };
             if let Some(dir) = self.dirs.remove(&key) {
                 self.bytes -= dir.bytes();
                 self.evicted += 1;
             }
         }
+        self.share.set(self.bytes);
     }
 }
 
@@ -184,23 +187,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_directory_not_asked_for_goes_first() {
         let now = Instant::now();
-        let mut shelf = Shelf::new(3 * (DIR_BYTES + SINGLE_BYTES));
+        let room = NameRoom::new(1 << 20);
+        let mut shelf = Shelf::new(&room);
         let answer = Dated { value: Looked::Dir, as_of: now };
         for dir in ["a", "b", "c"] {
             shelf.learn(&key(dir), &name("x"), answer.clone());
         }
         assert!(shelf.find(&key("a"), &name("x")).is_some());
         shelf.learn(&key("d"), &name("x"), answer);
+        shelf.give_up(1);
         assert_eq!((shelf.dirs(), shelf.evicted()), (3, 1));
         assert!(shelf.find(&key("b"), &name("x")).is_none());
         assert!(shelf.find(&key("a"), &name("x")).is_some());
-        assert!(shelf.bytes() <= 3 * (DIR_BYTES + SINGLE_BYTES));
+        assert_eq!((shelf.bytes(), room.used_bytes()), (3 * (DIR_BYTES + SINGLE_BYTES), shelf.bytes()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn thirty_two_lookups_in_a_second_are_busy() {
         let start = Instant::now();
-        let mut shelf = Shelf::new(1 << 20);
+        let mut shelf = Shelf::new(&NameRoom::new(1 << 20));
         for lookup in 1..BUSY_LOOKUPS {
             assert!(!shelf.is_busy(&key("a"), start), "{lookup}");
         }
@@ -212,7 +217,7 @@ mod tests {
     async fn an_older_answer_replaces_nothing() {
         let old = Instant::now();
         let new = old + Duration::from_secs(1);
-        let mut shelf = Shelf::new(1 << 20);
+        let mut shelf = Shelf::new(&NameRoom::new(1 << 20));
         shelf.learn(&key("a"), &name("x"), Dated { value: Looked::Dir, as_of: new });
         shelf.learn(&key("a"), &name("x"), Dated { value: Looked::Absent, as_of: old });
         assert_eq!(shelf.find(&key("a"), &name("x")).map(|answer| answer.value), Some(Looked::Dir));

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use bytes::Bytes;
 use larder_proto::ids::{ClusterId, Epoch, NodeName, Slot};
 use larder_proto::map::{ClusterMap, Node, NodeState, Ports, TrustedKeys};
 use larder_proto::object::{ChunkSize, ObjectKey};

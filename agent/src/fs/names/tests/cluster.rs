@@ -4,42 +4,11 @@ use larder_proto::wire::{ChunkRequest, PutRequest};
 
 use super::*;
 use crate::fs::Names as _;
-use crate::peer::{ChunkBody, Handler, Members, PutBody, Server};
+use crate::peer::{ChunkBody, Handler, PutBody, Server};
+use crate::serve::below::Members;
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const PORT: u16 = 7_701;
-
-/// The map, as peers see it.
-struct Holding(MapHolder);
-
-#[async_trait]
-impl Members for Holding {
-    fn cluster(&self) -> ClusterId {
-        self.0.cluster()
-    }
-
-    fn epoch(&self) -> Epoch {
-        self.0.epoch()
-    }
-
-    fn locate(&self, node: NodeId) -> Option<(NodeName, Vec<SocketAddr>)> {
-        self.0.locate(node)
-    }
-
-    fn id_of(&self, name: &NodeName) -> Option<NodeId> {
-        self.0.current()?.node_named(name).map(|node| node.id)
-    }
-
-    fn newer_epoch_at(&self, _: &NodeName, _: Epoch) {}
-
-    fn signed_map(&self) -> Option<Bytes> {
-        None
-    }
-
-    async fn adopt(&self, _: Bytes) -> bool {
-        false
-    }
-}
 
 /// Has no chunks.
 struct Empty;
@@ -97,9 +66,9 @@ impl Cluster {
             let name = NodeName::parse(name).expect("a name");
             let holder = MapHolder::in_memory(ClusterId::of("test"), name, TrustedKeys::from_spkis([]));
             holder.adopt_unsigned_for_simulation(map());
-            let peers = Client::new(runtime.clone(), Arc::new(Holding(holder.clone())));
+            let peers = Client::new(runtime.clone(), Arc::new(Members(holder.clone())));
             let origins = origins(&runtime, &memory);
-            let these = Homes::new(runtime.clone(), holder, peers.clone(), origins, 1 << 20);
+            let these = Homes::new(runtime.clone(), holder, peers.clone(), origins, &NameRoom::new(2 << 20));
             let server = Server::new(runtime.clone(), peers, Arc::new(Empty), these.routes(ControlRoutes::new()));
             let listener = runtime.net.listen(SocketAddr::new(at, PORT)).await.expect("listens");
             runtime.tasks.spawn(server.serve(listener));

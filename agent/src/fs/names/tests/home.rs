@@ -7,7 +7,7 @@ struct Rig {
 
 fn rig(bytes_max: usize) -> Rig {
     let (memory, runtime) = (MemoryOrigin::new(), runtime(1));
-    let home = Home::new(runtime.clone(), origins(&runtime, &memory), bytes_max);
+    let home = Home::new(runtime.clone(), origins(&runtime, &memory), &NameRoom::new(bytes_max));
     Rig { memory, home }
 }
 
@@ -170,8 +170,8 @@ async fn a_directory_wins_over_a_file_of_its_name() {
 
 #[tokio::test(start_paused = true)]
 async fn a_directory_too_large_to_hold_is_paged() {
-    // Half of this holds about 2,500 names.
-    let rig = rig(800_000);
+    // A quarter of this holds about 2,500 names.
+    let rig = rig(1_600_000);
     let mut expected = Vec::new();
     for n in 0..5_500 {
         rig.memory.put(&format!("d/a-{n:05}"), "1");

@@ -65,7 +65,7 @@ impl History {
 
 async fn run(steps: Vec<Step>) {
     let (memory, runtime) = (MemoryOrigin::new(), runtime(1));
-    let home = Home::new(runtime.clone(), origins(&runtime, &memory), 1 << 20);
+    let home = Home::new(runtime.clone(), origins(&runtime, &memory), &NameRoom::new(2 << 20));
     let mut keys = Keys::new();
     let mut history = History(vec![(Instant::now(), keys.clone())]);
     for step in steps {
