@@ -285,9 +285,10 @@ impl Directory {
     }
 
     fn pass_now(&self, object: ObjectId) -> Result<Passed, NotPassed> {
-        let (complete, unmarked) = self.index.lock().pass(&object);
-        if !complete {
-            return Err(NotPassed::NotHere);
+        let (passed, unmarked) = self.index.lock().pass(&object);
+        if !passed {
+            let complete = self.index.lock().complete(&object);
+            return Err(if complete { NotPassed::Unverified } else { NotPassed::NotHere });
         }
         if unmarked {
             self.files.mark_passed(object)?;

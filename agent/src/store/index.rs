@@ -41,6 +41,9 @@ pub(super) struct Index {
     doomed: BTreeSet<ChunkId>,
     /// Objects that doors have open, here or not: how many times.
     held: HashMap<ObjectId, u32>,
+    /// Complete objects that are being verified, each with its ticket; one of which a chunk leaves is taken out.
+    verifying: HashMap<ObjectId, u64>,
+    tickets: u64,
     capacity_bytes: u64,
     high_bytes: u64,
     low_bytes: u64,
@@ -74,6 +77,8 @@ const UNLINKING: u8 = 2;
 const PASSED: u8 = 4;
 /// The disk says so too.
 const MARKED: u8 = 8;
+/// Every byte was read back and checked since the store was opened.
+const VERIFIED: u8 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Busy {
@@ -122,6 +127,8 @@ impl Index {
             busy: HashMap::default(),
             doomed: BTreeSet::new(),
             held: HashMap::default(),
+            verifying: HashMap::default(),
+            tickets: 0,
             capacity_bytes,
             high_bytes: percent(watermarks.high_percent),
             low_bytes: percent(watermarks.low_percent),
@@ -219,16 +226,46 @@ impl Index {
         entry.here.count() == entry.chunks()
     }
 
-    /// Whether the whole object is here; then it is passed from now on, and only ever leaves whole. The second says
+    /// Whether the whole object is here and verified; then it is passed from now on, and only ever leaves whole. The second says
     /// whether the disk has to be told first.
     pub fn pass(&mut self, object: &ObjectId) -> (bool, bool) {
-        if !self.complete(object) {
+        if !self.is_verified(object) {
             return (false, false);
         }
         let at = self.by_id[object];
         self.entry_mut(at).flags |= PASSED;
         self.make_newest(at);
         (true, self.entry(at).flags & MARKED == 0)
+    }
+
+    /// Whether every byte of it is here and was read back and checked since the store was opened.
+    pub fn is_verified(&self, object: &ObjectId) -> bool {
+        self.complete(object) && self.entry(self.by_id[object]).flags & VERIFIED != 0
+    }
+
+    /// Begins to verify a complete object: a ticket for [`end_verifying`](Self::end_verifying). Nothing when it isn't
+    /// complete, is verified, or somebody verifies it already.
+    pub fn begin_verifying(&mut self, object: &ObjectId) -> Option<u64> {
+        if !self.complete(object) || self.is_verified(object) || self.verifying.contains_key(object) {
+            return None;
+        }
+        self.tickets += 1;
+        self.verifying.insert(*object, self.tickets);
+        Some(self.tickets)
+    }
+
+    /// Ends it; with `checked`, the object is verified if nothing of it has left meanwhile.
+    pub fn end_verifying(&mut self, object: &ObjectId, ticket: u64, checked: bool) -> bool {
+        if self.verifying.get(object) != Some(&ticket) {
+            return false;
+        }
+        self.verifying.remove(object);
+        let verified = checked && self.complete(object);
+        if verified {
+            let at = self.by_id[object];
+            self.entry_mut(at).flags |= VERIFIED;
+        }
+        verified
     }
 
     /// A door has opened the object: unless it is passed its chunks stay until [`release`](Self::release).
@@ -361,6 +398,8 @@ impl Index {
     fn doom_one(&mut self, at: u32, index: u32) {
         let id = ChunkId { object: self.entry(at).id, index: ChunkIndex(index) };
         self.entry_mut(at).here.clear(index);
+        self.entry_mut(at).flags &= !VERIFIED;
+        self.verifying.remove(&id.object);
         let bytes = self.remove_usage(at, id.index);
         self.leaving_bytes += bytes;
         self.busy.insert(id, Busy::Leaving);

@@ -3,15 +3,20 @@
 //!
 //! A file that was passed once is never written, punched or cut again, for as long as it exists: a mapping of it may
 //! outlive the handle, the mount and the agent. It leaves whole, by unlink, whether or not it is open; its bytes stay
-//! readable for whoever has it.
+//! readable for whoever has it. The kernel checks no checksums: a file is passed only after every byte of it was read
+//! back and checked, once since the store was opened.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use larder_proto::ids::ObjectId;
+use larder_proto::object::{ChunkIndex, Object};
+use larder_proto::range::ByteRange;
 
-use super::{StoreError, Stores};
+use super::directory::Directory;
+use super::{BUFFER_DEADLINE_MS, StoreError, Stores};
 use crate::runtime::disk::File;
 
 /// A complete object's file, open for reading through the page cache. Kept open or closed as the caller likes.
@@ -37,7 +42,7 @@ pub enum NotPassed {
     /// Something of the object isn't here.
     #[error("the object isn't here whole")]
     NotHere,
-    /// It was not verified since the store was left unclean; that begins now.
+    /// Not every byte was read back and checked since the store was opened: see [`Stores::verify`].
     #[error("the object is not verified yet")]
     Unverified,
     /// The disk failed, or gave no answer in time.
@@ -72,11 +77,58 @@ impl Stores {
         directory.ok_or(NotPassed::NotHere)?.pass(*object).await
     }
 
+    /// Whether [`pass`](Self::pass) would have to wait for the disk: the object is here whole and verified. From memory.
+    pub fn is_verified(&self, object: &ObjectId) -> bool {
+        self.directories.iter().any(|directory| directory.index.lock().is_verified(object))
+    }
+
+    /// Reads a complete object back and checks it, in line with everybody's reads, a chunk at a time; a chunk that fails
+    /// is dropped. Whether it is verified now; `false` also when somebody else is verifying it.
+    pub async fn verify(&self, object: &Arc<Object>) -> Result<bool, StoreError> {
+        let id = object.id();
+        let begin = |directory: &Arc<Directory>| directory.index.lock().begin_verifying(&id);
+        let Some((directory, ticket)) = self.directories.iter().find_map(|one| Some((one, begin(one)?))) else {
+            return Ok(self.is_verified(&id));
+        };
+        let mut verifying = Verifying { directory, id, ticket, checked: false };
+        for index in 0..object.chunks() {
+            let Some(chunk) = object.chunk(ChunkIndex(index)) else { return Ok(false) };
+            let bytes = usize::try_from(chunk.len()).expect("a chunk is at most 64 MiB");
+            let acquired = self.buffers.acquire(bytes);
+            let Ok(buffer) = tokio::time::timeout(Duration::from_millis(BUFFER_DEADLINE_MS), acquired).await else {
+                return Err(StoreError::Busy);
+            };
+            let range = ByteRange::at(0, u64::from(chunk.len()));
+            let Some(read) = directory.read(&chunk, range, buffer).await? else { return Ok(false) };
+            if read.verify().is_err() {
+                directory.drop_corrupt(&chunk.id());
+                return Ok(false);
+            }
+        }
+        verifying.checked = true;
+        drop(verifying);
+        Ok(self.is_verified(&id))
+    }
+
     /// A door has the object open from now until the answer is dropped. From memory.
     pub fn hold(&self, object: ObjectId) -> Held {
         for directory in self.directories.iter() {
             directory.index.lock().hold(object);
         }
         Held { stores: self.clone(), object }
+    }
+}
+
+/// A verification; ended on drop.
+struct Verifying<'a> {
+    directory: &'a Directory,
+    id: ObjectId,
+    ticket: u64,
+    checked: bool,
+}
+
+impl Drop for Verifying<'_> {
+    fn drop(&mut self) {
+        self.directory.index.lock().end_verifying(&self.id, self.ticket, self.checked);
     }
 }

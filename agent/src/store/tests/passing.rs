@@ -30,6 +30,8 @@ async fn a_passed_file_leaves_whole_and_its_mapping_keeps_its_bytes() {
     let object = object(1, 5 * u64::from(CHUNK) - 999);
     assert!(matches!(stores.pass(&object.id()).await, Err(NotPassed::NotHere)));
     fill_object(&stores, &object).await;
+    assert!(matches!(stores.pass(&object.id()).await, Err(NotPassed::Unverified)));
+    assert!(stores.verify(&object).await.expect("reads"), "every byte is right");
     let passed = stores.pass(&object.id()).await.expect("it is whole");
     let bytes = whole(&object);
     let fd = passed.descriptor().expect("a real file");
@@ -57,6 +59,8 @@ async fn a_damaged_chunk_of_a_passed_file_takes_the_file_with_it() {
     let stores = open_one(&sim(&disk), 64 << 20).await;
     let object = object(1, 3 * u64::from(CHUNK));
     fill_object(&stores, &object).await;
+    assert!(matches!(stores.pass(&object.id()).await, Err(NotPassed::Unverified)));
+    assert!(stores.verify(&object).await.expect("reads"), "every byte is right");
     let passed = stores.pass(&object.id()).await.expect("it is whole");
     let path = object_path(Path::new("/s1"), &object);
     assert!(disk.flip(&path, 70_000, 1));
@@ -79,6 +83,7 @@ async fn after_the_agent_died_a_passed_file_is_still_one() {
     let object = object(1, 3 * u64::from(CHUNK));
     fill_object(&stores, &object).await;
     tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(stores.verify(&object).await.expect("reads"), "every byte is right");
     let _kernel_has = stores.pass(&object.id()).await.expect("it is whole");
     runtime.tasks.shut_down().await;
     drop(stores);
@@ -104,4 +109,22 @@ async fn an_open_file_keeps_its_chunks_until_it_is_closed() {
     assert!((0..3).all(|index| !stores.has(&chunk(&kept, index).id())));
     let all = stores.hold(object(300, u64::from(CHUNK)).id());
     drop(all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_with_a_wrong_byte_is_never_passed() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    let object = object(1, 3 * u64::from(CHUNK));
+    fill_object(&stores, &object).await;
+    assert!(disk.flip(&object_path(Path::new("/s1"), &object), 600_000, 1));
+    assert!(!stores.verify(&object).await.expect("reads"), "a byte is wrong");
+    assert!(matches!(stores.pass(&object.id()).await, Err(NotPassed::NotHere)), "its chunk was dropped");
+    settle(&stores).await;
+    fill(&stores, &chunk(&object, 2)).await.expect("fills again");
+    assert!(matches!(stores.pass(&object.id()).await, Err(NotPassed::Unverified)));
+    assert!(stores.verify(&object).await.expect("reads"));
+    stores.pass(&object.id()).await.expect("whole, and every byte is right");
+    stores.drop_chunk(&chunk(&object, 0).id());
+    assert!(!stores.is_verified(&object.id()));
 }
