@@ -17,7 +17,7 @@ install: ## installs the system packages that are missing, and says which
 
 .PHONY: demo
 demo: install ## three agents, one bucket, one mount: cold, warm, remote, after a node's death
-	cargo build --locked --profile demo --bin larder --bin larder-agent --bin demo
+	cargo build --locked --profile demo --workspace --bins
 	@"$$(tests/target-dir)/demo/demo" "$(DIR)"
 
 .PHONY: test
@@ -25,6 +25,15 @@ test: install lint ## everything that CI runs
 	tests/clients/install "$$(tests/target-dir)/s3-clients"
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --no-fail-fast
+
+# Figures to measure, such as `make bench ONLY="P1 P4"`, and rounds of each.
+ONLY ?=
+ROUNDS ?= 5
+
+.PHONY: bench
+bench: install ## every figure of docs/PERFORMANCE.md beside its limit (ONLY="P1 P4", ROUNDS=5)
+	cargo build --locked --profile demo --workspace --bins
+	@"$$(tests/target-dir)/demo/bench" --rounds $(ROUNDS) --json target/bench/results.json $(ONLY)
 
 .PHONY: lint
 lint: ## formatting and lints, warnings refused

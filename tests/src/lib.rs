@@ -2,6 +2,7 @@
 //!
 //! Nothing here is shipped; nothing here is imported by the crates that are.
 
+pub mod bench;
 pub mod demo;
 pub mod harness;
 pub mod s3client;

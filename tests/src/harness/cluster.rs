@@ -170,6 +170,11 @@ impl Cluster {
         Node::new(&self.dir(), name)
     }
 
+    /// The process of a node's agent.
+    pub fn agent_pid(&self, node: &str) -> i32 {
+        self.node(node).pid()
+    }
+
     /// The folder of a node.
     pub fn node_dir(&self, node: &str) -> PathBuf {
         self.node(node).dir().to_owned()
