@@ -15,6 +15,7 @@ mod scenarios {
     mod min_nodes;
     mod names;
     mod origin_faults;
+    mod programs;
     mod read_only;
     mod requests;
     mod semantics_quoted;
