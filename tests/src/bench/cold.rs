@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::drop_page_cache;
 use super::figure::{Recorder, Round, Target};
 use super::process::agents_cpu;
 use super::reading::{check_whole, each_in_a_thread, read_through};
-use super::drop_page_cache;
 use crate::harness::{Cluster, VolumeSpec};
 use crate::s3client::{Expect, direct_read};
 use crate::stub::StubS3;
@@ -77,7 +77,8 @@ fn uncapped(recorder: &mut Recorder, stub: &StubS3, cluster: &Cluster, direct: i
         cpu.push(Round::absolute(spent / (SIZE as f64 / (1u64 << 30) as f64)));
     }
     recorder.record(Target::high("P5b.seq-1m.1", "cold sequential, 20 ms, uncapped", "MiB/s"), &speed);
-    recorder.record(Target::low("P5b.cpu", "CPU of all agents, with the second copy", "s/GiB").must(2.0).aim(1.4), &cpu);
+    recorder
+        .record(Target::low("P5b.cpu", "CPU of all agents, with the second copy", "s/GiB").must(2.0).aim(1.4), &cpu);
     Ok(())
 }
 
@@ -89,7 +90,8 @@ fn wait_for_copies(cluster: &Cluster) {
 
 /// Many readers, on all nodes, of one object that nobody has.
 fn shared(recorder: &mut Recorder, stub: &StubS3, cluster: &Cluster, readers: usize) -> Result<()> {
-    let target = Target::low(&format!("P6.gets.{readers}"), &format!("GETs per chunk, {readers} cold reader(s)"), "GETs");
+    let target =
+        Target::low(&format!("P6.gets.{readers}"), &format!("GETs per chunk, {readers} cold reader(s)"), "GETs");
     recorder.measure(target.must(1.0).aim(1.0), |round| {
         let key = format!("shared-{readers}-{round}");
         stub.put_pattern(&key, 1, SHARED_SIZE);

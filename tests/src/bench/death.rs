@@ -37,7 +37,10 @@ pub(super) fn measure(recorder: &mut Recorder) -> Result<()> {
         errors.push(Round::absolute(met.errors as f64));
         cluster.restart(&[]);
     }
-    recorder.record(Target::low("P16.stall", "longest read after kill -9 of an owner", "ms").must(250.0).aim(100.0), &stalls);
+    recorder.record(
+        Target::low("P16.stall", "longest read after kill -9 of an owner", "ms").must(250.0).aim(100.0),
+        &stalls,
+    );
     recorder.record(Target::low("P16.errors", "errors that the reader saw", "errors").must(0.0).aim(0.0), &errors);
     Ok(())
 }

@@ -119,7 +119,9 @@ impl Figure {
     pub(super) fn reaches(&self, wanted: Option<f64>) -> Option<bool> {
         // What is printed as equal is equal.
         let slack = 0.005;
-        wanted.map(|wanted| if self.lower_is_better { self.ratio <= wanted + slack } else { self.ratio >= wanted - slack })
+        wanted.map(
+            |wanted| if self.lower_is_better { self.ratio <= wanted + slack } else { self.ratio >= wanted - slack },
+        )
     }
 }
 

@@ -69,8 +69,11 @@ fn hot_sequential(recorder: &mut Recorder, files: &Files) -> Result<()> {
 
 fn hot_random(recorder: &mut Recorder, files: &Files) -> Result<()> {
     for readers in [1, 4] {
-        let target =
-            Target::high(&format!("P2.rand-4k.{readers}"), &format!("hot random 4 KiB, {readers} reader(s)"), "reads/s");
+        let target = Target::high(
+            &format!("P2.rand-4k.{readers}"),
+            &format!("hot random 4 KiB, {readers} reader(s)"),
+            "reads/s",
+        );
         recorder.measure(target.must(0.8).aim(0.95), |round| {
             let read = |file: &Path| random_4k(file, SIZE, readers, RANDOM_FOR, round as u64);
             // Both hot: the file is in the page cache after this.

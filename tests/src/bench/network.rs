@@ -73,7 +73,9 @@ pub(super) fn tls_ping(pings: usize) -> Result<Duration> {
 
 type Serving = JoinHandle<Result<Duration>>;
 
-fn listen(serve: impl FnOnce(TcpStream) -> Result<Duration> + Send + 'static) -> Result<(std::net::SocketAddr, Serving)> {
+fn listen(
+    serve: impl FnOnce(TcpStream) -> Result<Duration> + Send + 'static,
+) -> Result<(std::net::SocketAddr, Serving)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     Ok((address, std::thread::spawn(move || serve(listener.accept()?.0))))

@@ -25,9 +25,8 @@ fn process_cpu(pid: i32) -> Result<Duration> {
 /// User and system time of the calling thread.
 pub(super) fn thread_cpu() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
-    let span = |time: nix::sys::time::TimeVal| {
-        Duration::from_secs_f64(time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6)
-    };
+    let span =
+        |time: nix::sys::time::TimeVal| Duration::from_secs_f64(time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6);
     Ok(span(usage.user_time()) + span(usage.system_time()))
 }
 

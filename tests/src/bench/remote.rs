@@ -1,15 +1,15 @@
-//! P4, P4b, P14: reads of what only other nodes have, by a node without stores, against loopback TCP and TLS.
+//! P4, P4b, P14: reads of which two thirds lie on other nodes only, against loopback TCP and TLS.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 
+use super::drop_page_cache;
 use super::figure::{Recorder, Round, Target};
 use super::network::{tcp, tls, tls_ping};
 use super::process::{agents_cpu, thread_cpu};
 use super::reading::{check_whole, random_4k, read_through};
-use super::drop_page_cache;
 use crate::harness::{Cluster, VolumeSpec};
 use crate::stub::StubS3;
 
@@ -49,9 +49,15 @@ fn sequential_figures(recorder: &mut Recorder, cluster: &Cluster, file: &Path) -
         against_tls.push(Round::against(ours, sealed.bytes_per_s / MIB));
         cpu.push(Round::against(spent.as_secs_f64(), plain.cpu.as_secs_f64()));
     }
-    let sequential = "remote sequential 1 MiB, mTLS";
-    recorder.record(Target::high("P4.seq-1m.tcp", &format!("{sequential}, of one TCP stream"), "MiB/s").must(0.5), &against_tcp);
-    recorder.record(Target::high("P4.seq-1m.tls", &format!("{sequential}, of one TLS stream"), "MiB/s").aim(0.8), &against_tls);
+    let sequential = "two thirds remote, sequential 1 MiB, mTLS";
+    recorder.record(
+        Target::high("P4.seq-1m.tcp", &format!("{sequential}, of one TCP stream"), "MiB/s").must(0.5),
+        &against_tcp,
+    );
+    recorder.record(
+        Target::high("P4.seq-1m.tls", &format!("{sequential}, of one TLS stream"), "MiB/s").aim(0.8),
+        &against_tls,
+    );
     recorder.record(Target::low("P14.cpu", "CPU of warm remote reads, both sides", "s/GiB").must(1.5).aim(1.2), &cpu);
     Ok(())
 }
