@@ -35,7 +35,7 @@ mod readahead;
 mod reads;
 mod room;
 
-pub use backings::{Backings, CachedOnly, Mode};
+pub use backings::{Backing, Backings, CachedOnly, Mode};
 pub use known::{Looked, Part};
 pub use listings::PartAt;
 pub use numbers::{Numbers, NumbersError};
@@ -43,7 +43,7 @@ pub use reads::Parts;
 pub use room::NameRoom;
 
 use handles::Handles;
-use inodes::{Inode, Inodes, Node};
+use inodes::{Begun, File, Inode, Inodes, Node};
 use known::Known;
 
 /// The number of a file or directory, as the kernel knows it: 24 bits of the agent's start counter, 40 bits of sequence.
@@ -197,12 +197,18 @@ pub trait Chunks: Send + Sync + 'static {
     /// when there is no memory for it now. Never blocks.
     fn prefetch(&self, request: RequestId, chunk: &Chunk) -> Option<Prefetched>;
 
+    /// What this node has of the object stays while the answer lives.
+    fn hold(&self, object: &Object) -> Held;
+
     /// Bytes that the node's stores may hold, and hold.
     fn space(&self) -> Space;
 }
 
 /// Holds a prefetched chunk; dropping it says that nobody wants it any more.
 pub type Prefetched = Box<dyn Any + Send>;
+
+/// Keeps an object's chunks on this node; dropping it lets them go.
+pub type Held = Box<dyn Any + Send>;
 
 /// Room in the node's stores, for statfs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -318,20 +324,61 @@ impl Fs {
         self.inodes.forget(ino, count);
     }
 
-    /// Opens a file for reading under the number `fh`; the handle reads the version behind `ino` until it is released.
-    pub fn open(&self, ino: Ino, fh: Fh) -> Result<Mode, FsError> {
+    /// Opens a file for reading under the number `fh`, if memory knows how it is to be read; the handle reads the version
+    /// behind `ino` until it is released. Nothing happens on `None`: [`open`](Self::open) must be asked.
+    pub fn open_now(&self, ino: Ino, fh: Fh) -> Option<Result<Mode, FsError>> {
+        self.try_open_now(ino, fh).transpose()
+    }
+
+    fn try_open_now(&self, ino: Ino, fh: Fh) -> Result<Option<Mode>, FsError> {
         let inode = self.inodes.get(ino).ok_or(FsError::Stale)?;
-        let Node::File(file) = inode.node() else { return Err(FsError::IsADirectory) };
-        if file.is_gone() {
-            return Err(FsError::Stale);
+        let file = openable(&inode)?;
+        let now = || self.below.backings.choose_now(file.object());
+        let mode = self.inodes.open_now(ino, now, || self.hold(file)).map_err(|_unknown| FsError::Stale)?;
+        mode.map(|mode| self.opened(&inode, fh, mode)).transpose()
+    }
+
+    /// Opens a file for reading under the number `fh`, as [`open_now`](Self::open_now) does, waiting for the disk if the
+    /// file may be read past the agent.
+    pub async fn open(&self, ino: Ino, fh: Fh) -> Result<Mode, FsError> {
+        let inode = self.inodes.get(ino).ok_or(FsError::Stale)?;
+        let file = openable(&inode)?;
+        let mode = match self.inodes.begin_open(ino, || self.hold(file)).ok_or(FsError::Stale)? {
+            Begun::Made(mode) => mode,
+            Begun::Chooses(tell) => {
+                let mode = self.below.backings.choose(file.object()).await;
+                self.inodes.chosen(ino, mode.clone());
+                let _nobody_waits = tell.send(Some(mode.clone()));
+                mode
+            }
+            Begun::Waits(mut made) => {
+                let made = made.wait_for(Option::is_some).await.ok().and_then(|made| made.clone());
+                let Some(mode) = made else {
+                    // Whoever was to choose is gone: the agent is stopping.
+                    self.inodes.closed(ino);
+                    return Err(FsError::Deadline);
+                };
+                mode
+            }
+        };
+        self.opened(&inode, fh, mode)
+    }
+
+    /// A counted handle gets its number.
+    fn opened(&self, inode: &Arc<Inode>, fh: Fh, mode: Mode) -> Result<Mode, FsError> {
+        if !self.handles.open_file(fh, inode.clone()) {
+            self.inodes.closed(inode.ino());
+            return Err(FsError::TooMany);
         }
-        let mode = self.inodes.opened(ino, || self.below.backings.choose(file.object())).ok_or(FsError::Stale)?;
-        if self.handles.open_file(fh, inode) {
-            Ok(mode)
-        } else {
-            self.inodes.closed(ino);
-            Err(FsError::TooMany)
+        if let (Mode::Passthrough(_), Node::File(file)) = (&mode, inode.node()) {
+            // The kernel's own reads can't be seen: an open stands for the whole file.
+            self.read_bytes.fetch_add(file.object().size(), Ordering::Relaxed);
         }
+        Ok(mode)
+    }
+
+    fn hold(&self, file: &File) -> Option<Held> {
+        Some(self.below.chunks.hold(file.object()))
     }
 
     /// Closes a file or directory.
@@ -345,7 +392,8 @@ impl Fs {
     pub fn opendir(&self, ino: Ino, fh: Fh) -> Result<(), FsError> {
         let inode = self.inodes.get(ino).ok_or(FsError::Stale)?;
         let Node::Dir(_) = inode.node() else { return Err(FsError::NotADirectory) };
-        self.inodes.opened(ino, || Mode::Cached).ok_or(FsError::Stale)?;
+        let cached = || Some(Mode::Cached);
+        self.inodes.open_now(ino, cached, || None).map_err(|_unknown| FsError::Stale)?;
         if self.handles.open_dir(fh, inode, &self.below.room) {
             Ok(())
         } else {
@@ -471,6 +519,14 @@ impl Fs {
             Ok(answer) => answer.map_err(FsError::Failed),
             Err(_) => Err(FsError::Deadline),
         }
+    }
+}
+
+fn openable(inode: &Inode) -> Result<&File, FsError> {
+    match inode.node() {
+        Node::Dir(_) => Err(FsError::IsADirectory),
+        Node::File(file) if file.is_gone() => Err(FsError::Stale),
+        Node::File(file) => Ok(file),
     }
 }
 

@@ -5,6 +5,7 @@
 //! by its volume's `readDeadline`, for the kernel can't take one back. The agent never touches its own mounts.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,8 +18,10 @@ mod directories;
 mod door;
 mod errno;
 mod ops;
+mod passthrough;
 
 pub use ops::{Op, OpCounts, Ops};
+pub use passthrough::{Connection, Passthrough, PassthroughCounts, Refusal};
 
 use door::Door;
 
@@ -33,11 +36,18 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts `fs` at `at`, an empty folder on which nothing is mounted, and serves it. Blocks for a moment; must be
-    /// called within the async runtime. Needs root and /dev/fuse.
-    pub fn new(runtime: &Runtime, fs: Arc<Fs>, at: &Path, ops: Arc<Ops>) -> io::Result<Self> {
+    /// Mounts `fs`, which stands on `backings`, at `at`, an empty folder on which nothing is mounted, and serves it.
+    /// Blocks for a moment; must be called within the async runtime. Needs root and /dev/fuse.
+    pub fn new(
+        runtime: &Runtime,
+        fs: Arc<Fs>,
+        backings: Arc<Connection>,
+        at: &Path,
+        ops: Arc<Ops>,
+    ) -> io::Result<Self> {
         let device = mounts::mount_fuse(at)?;
-        let served = Self::serve(runtime, fs.clone(), device, ops).and_then(|session| {
+        let door = Door::new(runtime, fs.clone(), backings.clone(), ops);
+        let served = Self::serve(door, &backings, device).and_then(|session| {
             mounts::set_read_ahead(at, fs.volume().read_ahead_bytes)?;
             Ok(Self { at: at.to_owned(), fs, session })
         });
@@ -48,16 +58,12 @@ impl Mount {
         served
     }
 
-    fn serve(
-        runtime: &Runtime,
-        fs: Arc<Fs>,
-        device: std::os::fd::OwnedFd,
-        ops: Arc<Ops>,
-    ) -> io::Result<BackgroundSession> {
+    fn serve(door: Door, backings: &Connection, device: OwnedFd) -> io::Result<BackgroundSession> {
         let mut config = fuser::Config::default();
         config.acl = SessionACL::All;
         config.n_threads = Some(process::cores().min(THREADS_MAX));
-        Session::from_fd(Door::new(runtime, fs, ops), device, SessionACL::All, config)?.spawn()
+        backings.connect(device.try_clone()?);
+        Session::from_fd(door, device, SessionACL::All, config)?.spawn()
     }
 
     /// Whether the kernel still sends requests; not after somebody has unmounted it.

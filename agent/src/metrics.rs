@@ -135,6 +135,14 @@ metrics! {
     FuseOps Counter "fuse_ops" ["op", "answer"];
     /// Bytes given to readers of mounts
     FuseReadBytes Counter "fuse_read_bytes" [];
+    /// Opens of files that the kernel reads past the agent
+    Passthrough Counter "passthrough_opens" [];
+    /// Opens of whole local files that the kernel doesn't read past the agent, by the reason
+    PassthroughRefused Counter "passthrough_refused" ["reason"];
+    /// Files that the kernel reads past the agent now
+    PassthroughFiles Gauge "passthrough_files" [];
+    /// The most there may be: a share of the descriptors that the agent may have
+    PassthroughFilesMax Gauge "passthrough_files_max" [];
 }
 
 /// One number of one metric; the labels' values in the table's order.

@@ -16,12 +16,13 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::config::{CONFIG_BYTES_MAX, Config, Ports};
 use crate::fs::Numbers;
+use crate::fuse::Passthrough;
 use crate::map::{AuthorityClient, AuthorityOptions, Hooks, MapHolder, NodeIdentity};
 use crate::origin::{RealOrigins, Volumes};
 use crate::runtime::clock::RealClock;
 use crate::runtime::disk::{BufferPool, RealDisk};
 use crate::runtime::net::tls::{Credentials, TlsNet};
-use crate::runtime::{Clock, Runtime, process};
+use crate::runtime::{Clock, Runtime, mounts as system, process};
 use crate::store::{StoreConfig, Stores, Watermarks};
 
 pub(crate) mod below;
@@ -67,7 +68,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
 }
 
 async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError> {
-    let Prepared { trust, locks } = prepared;
+    let Prepared { trust, descriptors, locks } = prepared;
     let (identity, net) = identify(&config, &trust)?;
     let runtime = Runtime::real(net.clone());
     let numbers = Arc::new(Numbers::begin(runtime.disk.as_ref(), &config.state)?);
@@ -85,7 +86,9 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
     // Nothing is refused from here on.
     let map = MapHolder::open(&runtime, &config.state, config.cluster, config.node.clone(), trust.keys().clone()).await;
     let (volumes_in, volumes) = watch::channel(Volumes::default());
-    let parts = Parts::new(Ground { runtime: runtime.clone(), net, map, stores, volumes }, real_origins, memory_bytes);
+    let passthrough = passthrough(&runtime, &config, &stores, descriptors);
+    let ground = Ground { runtime: runtime.clone(), net, map, stores, passthrough, volumes };
+    let parts = Parts::new(ground, real_origins, memory_bytes);
     parts.serve_peers(listener);
     let mounts = Mounts::new(config.mounts.clone(), numbers, &parts);
     admin.serve(&runtime, Arc::new(Pages::new(&parts, &mounts)));
@@ -175,6 +178,14 @@ async fn open_stores(runtime: &Runtime, config: &Config, cache_bytes: u64) -> Re
     // What the cache has read from a store stays in the store's buffers until the cache gives it up.
     let buffers = BufferPool::new(usize::try_from(cache_bytes + STORE_BUFFERS_BYTES).unwrap_or(usize::MAX));
     Ok(Stores::open(runtime, buffers, &config.cache_id, &configs, marks).await?)
+}
+
+/// What the kernel may have of the stores' files: half of the descriptors that the agent doesn't need to serve at all.
+fn passthrough(runtime: &Runtime, config: &Config, stores: &Stores, descriptors: u64) -> Passthrough {
+    let files_max = descriptors.saturating_sub(process::DESCRIPTORS_MIN) / 2;
+    // One that can't be asked isn't followed deeper: the kernel says so when it is given a file of it.
+    let stacked = config.stores.iter().any(|store| system::is_stacked(&store.path).unwrap_or(false));
+    Passthrough::new(runtime.clone(), stores.clone(), files_max, stacked)
 }
 
 /// Mounts first, so that no reader sees the rest go; then the stores, so that they are marked clean.

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use larder_proto::ids::ObjectId;
 use larder_proto::object::{DirPath, Object};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::backings::Mode;
 use super::room::{NAME_BYTES, NameRoom, NumberChange, Share};
-use super::{Ino, Numbers};
+use super::{Held, Ino, Numbers};
 use crate::runtime::HashMap;
 
 /// What a number stands for.
@@ -67,6 +68,10 @@ impl File {
     }
 }
 
+/// The number isn't known (any more).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct UnknownIno;
+
 /// All numbers of one volume.
 pub(super) struct Inodes {
     root: Arc<Inode>,
@@ -85,7 +90,34 @@ struct Slot {
     inode: Arc<Inode>,
     references: u64,
     handles: u32,
-    mode: Mode,
+    choice: Choice,
+    /// What keeps the object's chunks here while handles are open.
+    held: Option<Held>,
+}
+
+/// The mode of an inode: chosen by the first handle, shared by all, gone with the last.
+///
+/// ```text
+///             first handle, from memory
+///   Unopened ----------------------------> Made
+///      | \                                 ^  |
+///      |  +--> Choosing -- chosen ---------+  |   last handle closed
+///      +<-------------------------------------+
+/// ```
+enum Choice {
+    Unopened,
+    Choosing(watch::Receiver<Option<Mode>>),
+    Made(Mode),
+}
+
+/// How a handle that was counted gets its mode.
+pub(super) enum Begun {
+    /// It is known.
+    Made(Mode),
+    /// An earlier handle is choosing it.
+    Waits(watch::Receiver<Option<Mode>>),
+    /// This handle is the first: it chooses, says so by [`Inodes::chosen`], then tells those who wait.
+    Chooses(watch::Sender<Option<Mode>>),
 }
 
 impl Inodes {
@@ -147,27 +179,70 @@ impl Inodes {
         }
     }
 
-    /// Counts an open handle; the first one chooses the mode, the others share it. Nothing for an unknown number.
-    pub(super) fn opened(&self, ino: Ino, choose: impl FnOnce() -> Mode) -> Option<Mode> {
+    /// Counts an open handle whose mode is known, or comes from memory by `now`; the first one holds what `hold` says.
+    /// Nothing is counted when the mode has to be waited for (`Ok(None)`), or for an unknown number (`Err`).
+    pub(super) fn open_now(
+        &self,
+        ino: Ino,
+        now: impl FnOnce() -> Option<Mode>,
+        hold: impl FnOnce() -> Option<Held>,
+    ) -> Result<Option<Mode>, UnknownIno> {
         if ino == Ino::ROOT {
-            return Some(Mode::Cached);
+            return Ok(Some(Mode::Cached));
         }
         let mut table = self.table.lock();
-        let slot = table.slots.get_mut(&ino)?;
-        if slot.handles == 0 {
-            slot.mode = choose();
-        }
+        let slot = table.slots.get_mut(&ino).ok_or(UnknownIno)?;
+        let mode = match &slot.choice {
+            Choice::Made(mode) => mode.clone(),
+            Choice::Choosing(_) => return Ok(None),
+            Choice::Unopened => {
+                let Some(mode) = now() else { return Ok(None) };
+                slot.choice = Choice::Made(mode.clone());
+                slot.held = hold();
+                mode
+            }
+        };
         slot.handles += 1;
-        Some(slot.mode)
+        Ok(Some(mode))
+    }
+
+    /// Counts an open handle whose mode may have to be waited for. Nothing for an unknown number.
+    pub(super) fn begin_open(&self, ino: Ino, hold: impl FnOnce() -> Option<Held>) -> Option<Begun> {
+        let mut table = self.table.lock();
+        let slot = table.slots.get_mut(&ino)?;
+        slot.handles += 1;
+        Some(match &slot.choice {
+            Choice::Made(mode) => Begun::Made(mode.clone()),
+            Choice::Choosing(made) => Begun::Waits(made.clone()),
+            Choice::Unopened => {
+                let (tell, made) = watch::channel(None);
+                slot.choice = Choice::Choosing(made);
+                slot.held = hold();
+                Begun::Chooses(tell)
+            }
+        })
+    }
+
+    /// The mode that the first handle has chosen.
+    pub(super) fn chosen(&self, ino: Ino, mode: Mode) {
+        if let Some(slot) = self.table.lock().slots.get_mut(&ino) {
+            slot.choice = Choice::Made(mode);
+        }
     }
 
     /// Counts a closed handle.
     pub(super) fn closed(&self, ino: Ino) {
         let mut table = self.table.lock();
-        if let Some(slot) = table.slots.get_mut(&ino) {
-            slot.handles = slot.handles.saturating_sub(1);
-            table.drop_unused(ino);
+        let Some(slot) = table.slots.get_mut(&ino) else { return };
+        slot.handles = slot.handles.saturating_sub(1);
+        if slot.handles > 0 {
+            return;
         }
+        let left = (std::mem::replace(&mut slot.choice, Choice::Unopened), slot.held.take());
+        table.drop_unused(ino);
+        drop(table);
+        // Tells the kernel and the stores: not under the lock.
+        drop(left);
     }
 
     /// Up to `count` numbers without open handles, the oldest first. The kernel may be asked to forget them.
@@ -195,7 +270,10 @@ impl Drop for Table {
 impl Table {
     fn insert(&mut self, ino: Ino, node: Node) -> Arc<Inode> {
         let inode = Arc::new(Inode { ino, node });
-        self.slots.insert(ino, Slot { inode: inode.clone(), references: 1, handles: 0, mode: Mode::Cached });
+        self.slots.insert(
+            ino,
+            Slot { inode: inode.clone(), references: 1, handles: 0, choice: Choice::Unopened, held: None },
+        );
         self.count(NumberChange::Made);
         inode
     }
@@ -235,6 +313,7 @@ mod tests {
     use larder_proto::object::{ChunkSize, ObjectKey, Version};
 
     use super::*;
+    use crate::fs::Backing;
     use crate::runtime::disk::RealDisk;
 
     fn inodes() -> Inodes {
@@ -279,17 +358,50 @@ mod tests {
     }
 
     #[test]
-    fn open_handles_keep_a_number_and_share_one_mode() {
+    fn open_handles_keep_a_number() {
         let inodes = inodes();
         let ino = inodes.refer_file(object("v1", 10), 1).expect("a number").ino();
-        assert_eq!(inodes.opened(ino, || Mode::Passthrough), Some(Mode::Passthrough));
-        assert_eq!(inodes.opened(ino, || Mode::Cached), Some(Mode::Passthrough), "no mixture");
+        let open = || inodes.open_now(ino, || Some(Mode::Cached), || Some(Box::new(())));
+        assert!(matches!(open(), Ok(Some(Mode::Cached))));
         inodes.forget(ino, 1);
         inodes.closed(ino);
-        assert!(inodes.get(ino).is_some());
-        inodes.closed(ino);
         assert!(inodes.get(ino).is_none());
-        assert_eq!(inodes.opened(ino, || Mode::Cached), None);
+        assert_eq!(open().err(), Some(UnknownIno));
+    }
+
+    struct Numbered(u32);
+
+    impl Backing for Numbered {
+        fn id(&self) -> u32 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn all_handles_share_one_mode_until_the_last_is_closed() {
+        let inodes = inodes();
+        let ino = inodes.refer_file(object("v1", 10), 1).expect("a number").ino();
+        let passed: Arc<dyn Backing> = Arc::new(Numbered(7));
+        let alive = Arc::downgrade(&passed);
+        let never = || -> Option<Mode> { panic!("an open inode's mode isn't chosen again") };
+        assert!(matches!(inodes.open_now(ino, || None, || None), Ok(None)), "memory can't tell: nothing is counted");
+        let Some(Begun::Chooses(tell)) = inodes.begin_open(ino, || None) else { panic!("the first one chooses") };
+        let Some(Begun::Waits(made)) = inodes.begin_open(ino, || None) else { panic!("the second one waits") };
+        assert!(matches!(inodes.open_now(ino, never, || None), Ok(None)), "and so does the third");
+        let mode = Mode::Passthrough(passed);
+        inodes.chosen(ino, mode.clone());
+        tell.send(Some(mode)).expect("somebody waits");
+        assert!(matches!(&*made.borrow(), Some(Mode::Passthrough(backing)) if backing.id() == 7));
+        let fourth = inodes.open_now(ino, never, || None);
+        assert!(matches!(fourth, Ok(Some(Mode::Passthrough(backing))) if backing.id() == 7));
+        drop((made, tell));
+        for _ in 0..3 {
+            assert!(alive.upgrade().is_some());
+            inodes.closed(ino);
+        }
+        assert!(alive.upgrade().is_none(), "the last handle lets the backing go");
+        let again = inodes.open_now(ino, || Some(Mode::Cached), || None);
+        assert!(matches!(again, Ok(Some(Mode::Cached))), "the next first handle chooses anew");
     }
 
     #[test]

@@ -121,6 +121,10 @@ impl Chunks for Bytewise {
         Some(Box::new(()))
     }
 
+    fn hold(&self, _object: &Object) -> Held {
+        Box::new(())
+    }
+
     fn space(&self) -> Space {
         Space::default()
     }
@@ -217,7 +221,7 @@ async fn names_that_cannot_be_are_told_apart() {
     assert_eq!(look(&rig, Ino(99), "x").await, Err(FsError::Stale));
     assert_eq!(rig.fs.getattr(Ino(99)), Err(FsError::Stale));
     assert_eq!(rig.fs.opendir(f, Fh(1)), Err(FsError::NotADirectory));
-    assert_eq!(rig.fs.open(Ino::ROOT, Fh(1)), Err(FsError::IsADirectory));
+    assert_eq!(rig.fs.open(Ino::ROOT, Fh(1)).await.err(), Some(FsError::IsADirectory));
     assert_eq!(rig.fs.read_now(REQUEST, Fh(1), 0, 1), Err(FsError::BadHandle));
 }
 
@@ -227,7 +231,7 @@ async fn a_handle_reads_the_version_it_opened_and_ends_where_it_ended() {
     let size = u64::from(CHUNK) * 3 + 5;
     rig.tree.put("", "a", file("v1", size));
     let old = look(&rig, Ino::ROOT, "a").await.expect("found").attr;
-    rig.fs.open(old.ino, Fh(9)).expect("opens");
+    rig.fs.open(old.ino, Fh(9)).await.expect("opens");
     rig.tree.put("", "a", file("v2", 1));
     tokio::time::advance(FRESH * 2).await;
     let new = look(&rig, Ino::ROOT, "a").await.expect("found").attr;
@@ -246,7 +250,7 @@ async fn what_was_brought_ahead_is_answered_at_once() {
     let rig = rig(Freshness::Within(FRESH));
     rig.tree.put("", "a", file("v1", u64::from(CHUNK) * 100));
     let ino = look(&rig, Ino::ROOT, "a").await.expect("found").attr.ino;
-    rig.fs.open(ino, Fh(9)).expect("opens");
+    rig.fs.open(ino, Fh(9)).await.expect("opens");
     let read = rig.fs.read_now(REQUEST, Fh(9), 0, CHUNK).expect("reads").expect("in memory by now");
     assert_eq!(read.len(), 65_536);
     assert_eq!(*rig.chunks.memory.lock(), [0, 1, 2]);
@@ -258,15 +262,15 @@ async fn a_version_that_is_gone_is_stale_and_looked_up_anew() {
     let rig = rig(Freshness::Within(FRESH));
     rig.tree.put("", "a", file("v1", 10));
     let old = look(&rig, Ino::ROOT, "a").await.expect("found").attr.ino;
-    rig.fs.open(old, Fh(9)).expect("opens");
+    rig.fs.open(old, Fh(9)).await.expect("opens");
     rig.tree.put("", "a", file("v2", 20));
     *rig.chunks.fails.lock() = Some(ErrorKind::Changed);
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(rig.fs.read(REQUEST, Fh(9), 0, 10).await, Err(FsError::Failed(ErrorKind::Changed)));
-    assert_eq!(rig.fs.open(old, Fh(10)), Err(FsError::Stale));
+    assert_eq!(rig.fs.open(old, Fh(10)).await.err(), Some(FsError::Stale));
     let new = look(&rig, Ino::ROOT, "a").await.expect("found").attr;
     assert_eq!(new.size, 20, "though the old answer was still fresh");
-    rig.fs.open(new.ino, Fh(10)).expect("opens");
+    rig.fs.open(new.ino, Fh(10)).await.expect("opens");
 }
 
 #[tokio::test(start_paused = true)]
@@ -365,7 +369,7 @@ async fn above_the_bound_the_oldest_names_are_to_be_forgotten() {
         rig.tree.put("", &name, file("v1", 1));
         let entry = look(&rig, Ino::ROOT, &name).await.expect("found");
         if number == 0 {
-            rig.fs.open(entry.attr.ino, Fh(1)).expect("opens");
+            rig.fs.open(entry.attr.ino, Fh(1)).await.expect("opens");
         }
         assert_eq!(rig.fs.is_crowded(), number >= NAMES_MAX);
     }

@@ -23,6 +23,7 @@ use tracing::Instrument;
 use super::directories::{Names, Plain, Plus};
 use super::errno::errno;
 use super::ops::{Op, Ops};
+use super::passthrough::Connection;
 use crate::fs::{Attr, Entry, Fh, Fs, FsError, Ino, Kind, Mode, Parts};
 use crate::runtime::Runtime;
 
@@ -42,14 +43,15 @@ pub(super) struct Door {
     runtime: Runtime,
     tokio: tokio::runtime::Handle,
     fs: Arc<Fs>,
+    backings: Arc<Connection>,
     ops: Arc<Ops>,
     requests: AtomicU64,
 }
 
 impl Door {
-    pub(super) fn new(runtime: &Runtime, fs: Arc<Fs>, ops: Arc<Ops>) -> Self {
+    pub(super) fn new(runtime: &Runtime, fs: Arc<Fs>, backings: Arc<Connection>, ops: Arc<Ops>) -> Self {
         let requests = AtomicU64::new(runtime.rng.next_u64());
-        Self { runtime: runtime.clone(), tokio: tokio::runtime::Handle::current(), fs, ops, requests }
+        Self { runtime: runtime.clone(), tokio: tokio::runtime::Handle::current(), fs, backings, ops, requests }
     }
 
     fn request(&self) -> RequestId {
@@ -109,6 +111,10 @@ impl Filesystem for Door {
                 tracing::info!(?capability, "the kernel lacks a FUSE capability; it is slower without");
             }
         }
+        let depth = config.set_max_stack_depth(self.backings.stack_depth());
+        if depth.is_err() || config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_err() {
+            self.backings.unsupported();
+        }
         // What the kernel can't do it lowers by itself.
         let _previous = config.set_max_write(REQUEST_BYTES_MAX);
         let _previous = config.set_max_background(BACKGROUND_MAX);
@@ -145,23 +151,24 @@ impl Filesystem for Door {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.ops.at_once(Op::Open);
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            self.ops.at_once(Op::Open);
             return reply.error(failure(&self.ops, Op::Open, FsError::ReadOnly));
         }
-        let fh = handle_of(request);
-        match self.fs.open(Ino(ino.0), fh) {
-            // Pages are kept: another version is another inode. There is nothing to flush.
-            Ok(Mode::Cached) => {
-                reply.opened(FileHandle(fh.0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
-            }
-            // No `Backings` of this build chooses it; a mixture would be EIO, so it is refused as a whole.
-            Ok(Mode::Passthrough) => {
-                self.fs.release(fh);
-                reply.error(Errno::EIO);
-            }
-            Err(error) => reply.error(failure(&self.ops, Op::Open, error)),
+        let (ino, fh) = (Ino(ino.0), handle_of(request));
+        let now = {
+            let _entered = self.tokio.enter();
+            self.fs.open_now(ino, fh)
+        };
+        if let Some(opened) = now {
+            self.ops.at_once(Op::Open);
+            return reply_open(&self.ops, &self.backings, reply, fh, opened);
         }
+        let (fs, ops, backings) = (self.fs.clone(), self.ops.clone(), self.backings.clone());
+        self.wait(Op::Open, self.request(), async move {
+            let opened = fs.open(ino, fh).await;
+            reply_open(&ops, &backings, reply, fh, opened);
+        });
     }
 
     fn read(
@@ -436,6 +443,23 @@ fn reply_entry(ops: &Ops, reply: ReplyEntry, answer: Result<Entry, FsError>) {
         // A missing name is an answer. The kernel isn't told to remember it: somebody may make the object now.
         Err(FsError::NotFound) => reply.error(errno(FsError::NotFound)),
         Err(error) => reply.error(failure(ops, Op::Lookup, error)),
+    }
+}
+
+fn reply_open(ops: &Ops, backings: &Connection, reply: ReplyOpen, fh: Fh, opened: Result<Mode, FsError>) {
+    let handle = FileHandle(fh.0);
+    match opened {
+        // Pages are kept: another version is another inode. There is nothing to flush.
+        Ok(Mode::Cached) => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+        Ok(Mode::Passthrough(file)) => {
+            backings.opened();
+            // SAFETY: the number is of this connection; `file` keeps it until the reply is sent, and the open handle after.
+            let id = unsafe { reply.wrap_backing(file.id()) };
+            reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &id);
+            // Not closed here: that is for `file`, when the last handle is closed.
+            let _id = id.into_raw();
+        }
+        Err(error) => reply.error(failure(ops, Op::Open, error)),
     }
 }
 

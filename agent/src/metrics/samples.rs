@@ -12,7 +12,7 @@ use super::{Sample, Samples};
 use crate::cache::Cache;
 use crate::fs::Fs;
 use crate::fs::names::Homes;
-use crate::fuse::{Op, Ops};
+use crate::fuse::{Op, Ops, Passthrough, Refusal};
 use crate::map::MapHolder;
 use crate::origin::Origins;
 use crate::peer;
@@ -53,6 +53,8 @@ pub struct Sources {
     pub net: Arc<TlsNet>,
     /// Operations of mounts.
     pub ops: Arc<Ops>,
+    /// Files that the kernel reads by itself.
+    pub passthrough: Passthrough,
     /// Mounts.
     pub trees: Trees,
 }
@@ -225,5 +227,12 @@ impl Sources {
             ]);
         }
         into.push(Sample::new(M::FuseReadBytes, &[], self.ops.read_bytes()));
+        let counted = self.passthrough.counts();
+        into.push(Sample::new(M::Passthrough, &[], counted.opened));
+        for (reason, count) in Refusal::ALL.into_iter().zip(counted.refused) {
+            into.push(Sample::new(M::PassthroughRefused, &[reason.as_str()], count));
+        }
+        into.push(Sample::new(M::PassthroughFiles, &[], counted.files));
+        into.push(Sample::new(M::PassthroughFilesMax, &[], counted.files_max));
     }
 }

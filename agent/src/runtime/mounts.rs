@@ -16,6 +16,9 @@ const KIND: &str = "fuse.larder";
 /// The largest read the kernel sends.
 const READ_BYTES_MAX: u32 = 1024 * 1024;
 
+/// What statfs says of an overlay (OVERLAYFS_SUPER_MAGIC of linux/magic.h).
+const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
+
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
@@ -71,6 +74,11 @@ pub fn mount_fuse(at: &Path) -> io::Result<OwnedFd> {
 /// them or the connection ends. Links in the last component aren't followed.
 pub fn unmount(at: &Path) -> io::Result<()> {
     Ok(umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?)
+}
+
+/// Whether the file system that holds `path` lies on another one (an overlay).
+pub fn is_stacked(path: &Path) -> io::Result<bool> {
+    Ok(rustix::fs::statfs(path)?.f_type == OVERLAY)
 }
 
 /// Sets how far the kernel reads ahead on the mount at `at`. INIT can't go above 128 KiB; only this can.

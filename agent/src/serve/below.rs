@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName};
-use larder_proto::object::Chunk;
+use larder_proto::object::{Chunk, Object};
 use larder_proto::range::ByteRange;
 use larder_proto::wire::RequestId;
 use tokio::time::Instant;
 
 use crate::cache::{self, Cache};
-use crate::fs::{Chunks, Prefetched, ReadPattern, Space};
+use crate::fs::{Chunks, Held, Prefetched, ReadPattern, Space};
 use crate::map::{Adoption, MapHolder};
 use crate::peer;
 use crate::store::Stores;
@@ -87,6 +87,10 @@ impl Chunks for Bytewise {
 
     fn prefetch(&self, request: RequestId, chunk: &Chunk) -> Option<Prefetched> {
         self.cache.prefetch(request, chunk).map(|guard| Box::new(guard) as Prefetched)
+    }
+
+    fn hold(&self, object: &Object) -> Held {
+        Box::new(self.stores.hold(object.id()))
     }
 
     fn space(&self) -> Space {

@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use super::StartError;
 use super::below::Bytewise;
 use super::parts::Parts;
-use crate::fs::{Below, CachedOnly, Chunks, Fs, NameRoom, Names, Numbers};
-use crate::fuse::{Mount, Ops};
+use crate::fs::{Below, Chunks, Fs, NameRoom, Names, Numbers};
+use crate::fuse::{Mount, Ops, Passthrough};
 use crate::metrics::Trees;
 use crate::origin::Volumes;
 use crate::runtime::tasks::Pool;
@@ -62,6 +62,7 @@ struct Inner {
     chunks: Arc<dyn Chunks>,
     room: Arc<NameRoom>,
     ops: Arc<Ops>,
+    passthrough: Passthrough,
     calls: Pool,
     reliefs: Pool,
     /// Nothing once they were taken away for good.
@@ -82,6 +83,7 @@ impl Mounts {
             chunks: Arc::new(Bytewise { cache: parts.cache.clone(), stores: parts.ground.stores.clone() }),
             room: parts.room.clone(),
             ops: parts.ops.clone(),
+            passthrough: parts.ground.passthrough.clone(),
             calls: runtime.tasks.pool("mounts", 1, CALLS_MAX),
             reliefs: runtime.tasks.pool("reliefs", 1, 1),
             runtime,
@@ -187,15 +189,16 @@ impl Inner {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
         }
         self.runtime.disk.create_dir_all(&at)?;
+        let backings = self.passthrough.connection();
         let below = Below {
             names: self.names.clone(),
             chunks: self.chunks.clone(),
             numbers: self.numbers.clone(),
-            backings: Arc::new(CachedOnly),
+            backings: backings.clone(),
             room: self.room.clone(),
         };
         let fs = Arc::new(Fs::new(self.runtime.clone(), volume.clone(), below));
-        Mount::new(&self.runtime, fs, &at, self.ops.clone())
+        Mount::new(&self.runtime, fs, backings, &at, self.ops.clone())
     }
 
     fn tell(&self, volume: &Volume, error: &io::Error) {

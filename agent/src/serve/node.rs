@@ -64,6 +64,7 @@ impl Pages {
             map: map.clone(),
             net: parts.ground.net.clone(),
             ops: parts.ops.clone(),
+            passthrough: parts.ground.passthrough.clone(),
             trees: mounts.trees(),
         };
         Self { map, cache, stores, metrics: Metrics::new(Arc::new(sources)) }

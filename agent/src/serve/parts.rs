@@ -8,7 +8,7 @@ use super::below::Members;
 use crate::cache::{self, Cache};
 use crate::fs::NameRoom;
 use crate::fs::names::Homes;
-use crate::fuse::Ops;
+use crate::fuse::{Ops, Passthrough};
 use crate::map::MapHolder;
 use crate::origin::{Open, Origins, Volumes};
 use crate::peer;
@@ -24,6 +24,7 @@ pub(super) struct Ground {
     pub(super) net: Arc<TlsNet>,
     pub(super) map: MapHolder,
     pub(super) stores: Stores,
+    pub(super) passthrough: Passthrough,
     pub(super) volumes: watch::Receiver<Volumes>,
 }
 

@@ -121,6 +121,8 @@ pub enum StartError {
 /// What is claimed before anything is made.
 pub(super) struct Prepared {
     pub(super) trust: Trust,
+    /// Descriptors this process may have.
+    pub(super) descriptors: u64,
     pub(super) locks: Vec<Box<dyn Lock>>,
 }
 
@@ -152,5 +154,5 @@ pub(super) fn prepare(config: &Config) -> Result<Prepared, StartError> {
         })?);
     }
     mounts::clean(&config.mounts)?;
-    Ok(Prepared { trust, locks })
+    Ok(Prepared { trust, descriptors: limit, locks })
 }

@@ -83,7 +83,7 @@ async fn read(fs: &Fs, file: &File, read: Read) -> Result<Bytes, FsError> {
     let (dir, name) = file.key.split_once('/').expect("in a directory");
     let dir = look(fs, Ino::ROOT, dir).await?;
     let ino = look(fs, dir, name).await?;
-    fs.open(ino, read.fh)?;
+    fs.open(ino, read.fh).await?;
     let request = RequestId(read.fh.0);
     let bytes = match fs.read_now(request, read.fh, read.offset, read.len) {
         Ok(Some(parts)) => Ok(parts),
