@@ -16,6 +16,7 @@ mod scenarios {
     mod names;
     mod origin_faults;
     mod programs;
+    mod passthrough;
     mod read_only;
     mod requests;
     mod semantics_quoted;

@@ -94,6 +94,7 @@ pub struct ClusterBuilder {
     capacity_bytes: u64,
     pub(super) volumes: Vec<VolumeSpec>,
     pub(super) up_args: Vec<String>,
+    pub(super) descriptors: Option<u64>,
     pub(super) company: Company,
 }
 
@@ -107,6 +108,7 @@ impl ClusterBuilder {
             capacity_bytes: 1 << 30,
             volumes: Vec::new(),
             up_args: Vec::new(),
+            descriptors: None,
             company: Company::Others,
         }
     }
@@ -144,6 +146,12 @@ impl ClusterBuilder {
     /// How much agents log.
     pub fn agent_log(mut self, level: &str) -> ClusterBuilder {
         self.up_args.push(format!("--agent-log={level}"));
+        self
+    }
+
+    /// How many descriptors each agent may have; as many as the test otherwise.
+    pub fn descriptors(mut self, descriptors: u64) -> ClusterBuilder {
+        self.descriptors = Some(descriptors);
         self
     }
 

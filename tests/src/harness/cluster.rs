@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -64,10 +65,16 @@ impl Cluster {
         command.arg("up").arg(self.yaml_file()).args(["--nodes", &self.spec.nodes.to_string()]);
         command.arg("--dir").arg(self.dir()).args(&self.spec.up_args);
         command.stdin(Stdio::null()).stdout(log("up.out")).stderr(log("up.err"));
-        // SAFETY: prctl(PR_SET_PDEATHSIG) is async-signal-safe and touches only the new process. A test that is killed
-        // takes its cluster with it.
+        let descriptors = self.spec.descriptors;
+        // SAFETY: prctl(PR_SET_PDEATHSIG) and setrlimit are async-signal-safe and touch only the new process. A test that
+        // is killed takes its cluster with it.
         unsafe {
-            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?));
+            command.pre_exec(move || {
+                if let Some(limit) = descriptors {
+                    setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
+                }
+                Ok(set_pdeathsig(Signal::SIGTERM)?)
+            });
         }
         let mut child = command.spawn().expect("larder starts");
         let said = |name: &str| std::fs::read_to_string(self.folder().join(name)).unwrap_or_default();

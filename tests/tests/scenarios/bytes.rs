@@ -103,7 +103,7 @@ fn store_files(dir: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { store_files(&path) } else { vec![path] }).collect()
 }
 
-/// R7. Bytes are checked from the moment of the fill to the door.
+/// R7. Bytes are checked from the moment of the fill to the door. The one exception is a file that the kernel reads past the agent (passthrough): every byte of it was read back from the disk and checked before that, since the agent started; in between the kernel reads it.
 #[test]
 fn bytes_that_rot_on_a_disk_never_reach_a_reader() {
     let stub = StubS3::builder().start_blocking().unwrap();
