@@ -36,6 +36,13 @@ bench: install ## every figure of docs/PERFORMANCE.md beside its limit (ONLY="P1
 	cargo build --locked --profile demo --workspace --bins
 	@"$$(tests/target-dir)/demo/bench" --rounds $(ROUNDS) --json target/bench/results.json $(ONLY)
 
+MINUTES ?= 30
+
+.PHONY: soak
+soak: install ## mixed readers for MINUTES=30: memory, descriptors and threads must stay flat
+	cargo build --locked --profile demo --workspace --bins
+	@"$$(tests/target-dir)/demo/soak" --minutes $(MINUTES)
+
 .PHONY: lint
 lint: ## formatting and lints, warnings refused
 	cargo fmt --all --check

@@ -7,5 +7,6 @@ pub mod demo;
 pub mod harness;
 pub mod s3client;
 pub mod sigv4;
+pub mod soak;
 pub mod stub;
 mod xml;

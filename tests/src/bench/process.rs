@@ -9,7 +9,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::harness::Cluster;
 
 /// User and system time of all agents of a cluster.
-pub(super) fn agents_cpu(cluster: &Cluster) -> Result<Duration> {
+pub(crate) fn agents_cpu(cluster: &Cluster) -> Result<Duration> {
     cluster.node_names().iter().map(|node| process_cpu(cluster.agent_pid(node))).sum()
 }
 
@@ -23,7 +23,7 @@ fn process_cpu(pid: i32) -> Result<Duration> {
 }
 
 /// User and system time of the calling thread.
-pub(super) fn thread_cpu() -> Result<Duration> {
+pub(crate) fn thread_cpu() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_THREAD)?;
     let span =
         |time: nix::sys::time::TimeVal| Duration::from_secs_f64(time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6);
@@ -31,9 +31,19 @@ pub(super) fn thread_cpu() -> Result<Duration> {
 }
 
 /// A line of /proc/PID/status in MiB, such as `VmHWM`.
-pub(super) fn memory_mib(pid: i32, line: &str) -> Result<f64> {
+pub(crate) fn memory_mib(pid: i32, line: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
     let kib: f64 = found.and_then(|text| text.split_whitespace().next()).context("a size in kB")?.parse()?;
     Ok(kib / 1024.0)
+}
+
+/// Open descriptors.
+pub(crate) fn descriptors(pid: i32) -> Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// Threads.
+pub(crate) fn threads(pid: i32) -> Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/task"))?.count())
 }

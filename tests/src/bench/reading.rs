@@ -15,7 +15,7 @@ use crate::stub::pattern;
 const BLOCK: usize = pattern::BLOCK_BYTES as usize;
 
 /// Checks the whole content of a file against the pattern; not timed.
-pub(super) fn check_whole(path: &Path, key: &str, size: u64) -> Result<()> {
+pub(crate) fn check_whole(path: &Path, key: &str, size: u64) -> Result<()> {
     let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
     let (mut piece, mut at) = (vec![0; 1 << 20], 0);
     loop {
@@ -41,7 +41,7 @@ fn check_blocks(path: &Path, at: u64, piece: &[u8]) -> Result<()> {
 }
 
 /// Bytes per second of one reader per file, each reading its file from begin to end, again until `at_least` is over.
-pub(super) fn sequential(files: &[PathBuf], piece_bytes: usize, at_least: Duration) -> Result<f64> {
+pub(crate) fn sequential(files: &[PathBuf], piece_bytes: usize, at_least: Duration) -> Result<f64> {
     let begun = Instant::now();
     let bytes = each_in_a_thread(files, |file| {
         let (mut piece, mut bytes) = (vec![0; piece_bytes], 0);
@@ -56,7 +56,7 @@ pub(super) fn sequential(files: &[PathBuf], piece_bytes: usize, at_least: Durati
 }
 
 /// Reads a file once; its size.
-pub(super) fn read_through(path: &Path, piece: &mut [u8]) -> Result<u64> {
+pub(crate) fn read_through(path: &Path, piece: &mut [u8]) -> Result<u64> {
     let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
     let mut at = 0;
     loop {
@@ -70,13 +70,13 @@ pub(super) fn read_through(path: &Path, piece: &mut [u8]) -> Result<u64> {
 }
 
 /// How long single reads took.
-pub(super) struct Latencies {
+pub(crate) struct Latencies {
     pub reads_per_s: f64,
     pub p50: Duration,
 }
 
 /// Random reads of 4 KiB by `readers` threads for `duration`.
-pub(super) fn random_4k(path: &Path, size: u64, readers: u64, duration: Duration, seed: u64) -> Result<Latencies> {
+pub(crate) fn random_4k(path: &Path, size: u64, readers: u64, duration: Duration, seed: u64) -> Result<Latencies> {
     let seeds: Vec<u64> = (0..readers).map(|reader| seed * 1000 + reader).collect();
     let begun = Instant::now();
     let all = each_in_a_thread(&seeds, |seed| {
@@ -102,7 +102,7 @@ pub(super) fn random_4k(path: &Path, size: u64, readers: u64, duration: Duration
 }
 
 /// Files per second: each opened, read whole and closed by one of `readers` threads.
-pub(super) fn whole_files(paths: &[PathBuf], readers: usize) -> Result<f64> {
+pub(crate) fn whole_files(paths: &[PathBuf], readers: usize) -> Result<f64> {
     let shares: Vec<Vec<&PathBuf>> =
         (0..readers).map(|reader| paths.iter().skip(reader).step_by(readers).collect()).collect();
     let begun = Instant::now();
@@ -114,7 +114,7 @@ pub(super) fn whole_files(paths: &[PathBuf], readers: usize) -> Result<f64> {
 }
 
 /// Runs `work` for each item in a thread of its own.
-pub(super) fn each_in_a_thread<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> Result<T> + Sync) -> Result<Vec<T>> {
+pub(crate) fn each_in_a_thread<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> Result<T> + Sync) -> Result<Vec<T>> {
     if let [only] = items {
         return Ok(vec![work(only)?]);
     }
@@ -125,21 +125,21 @@ pub(super) fn each_in_a_thread<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) 
 }
 
 /// A seeded stream of numbers (xorshift64*): the same offsets for a mount and for the raw file.
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
     }
 
-    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = usize::try_from(self.below(last as u64 + 1)).expect("an index");
             items.swap(last, other);
