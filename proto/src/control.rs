@@ -1,13 +1,14 @@
-//! Between an agent and the map authority: tonic's messages, and what they mean once checked.
+//! Between an agent and the map authority, and between agents that say where they are: tonic's messages, and what they
+//! mean once checked.
 //!
 //! [`message`] is generated; nothing outside this module and the two ends of the wire touches it. What comes in becomes
-//! a [`NodeReport`], a [`Volume`] or nothing: every list is bounded, every id and address parsed.
+//! a [`NodeReport`], a [`NodeAddress`], a [`Volume`] or nothing: every list is bounded, every id and address parsed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::error::ErrorKind;
-use crate::ids::{Epoch, NodeId, StoreId, VolumeId};
+use crate::ids::{Epoch, NodeId, NodeName, StoreId, VolumeId};
 use crate::limits::{
     ADDRESSES_MAX, DOMAIN_BYTES_MAX, EPOCH_MAX, NODES_MAX, STORE_NAME_BYTES_MAX, STORES_MAX, VOLUMES_MAX,
 };
@@ -37,6 +38,10 @@ pub enum Field {
     Store,
     /// The list of nodes that can't be reached.
     Unreachable,
+    /// The list of nodes that were not reached yet.
+    Unmet,
+    /// A node's name, or the list of nodes.
+    Node,
     /// A volume's id.
     Volume,
     /// A volume's chunk size.
@@ -118,6 +123,62 @@ pub struct NodeReport {
     pub unreachable: Vec<NodeId>,
     /// Its volumes.
     pub volumes: Vec<VolumeReport>,
+    /// When it began, in milliseconds since 1970 by its own clock.
+    pub began_ms: u64,
+    /// Serving nodes that it has not reached since it began.
+    pub unmet: Vec<NodeId>,
+}
+
+/// Where a node is, in its own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeAddress {
+    /// Which.
+    pub node: NodeName,
+    /// Its addresses, the preferred one first.
+    pub addresses: Vec<IpAddr>,
+    /// Where its doors listen.
+    pub ports: Ports,
+    /// When its agent began, in milliseconds since 1970 by its own clock: of two answers the later one counts.
+    pub began_ms: u64,
+}
+
+impl NodeAddress {
+    /// The address of a message.
+    pub fn parse(from: message::NodeAddress) -> Result<Self, BadMessage> {
+        Ok(Self {
+            node: NodeName::parse(&from.node).ok_or(BadMessage(Field::Node))?,
+            addresses: parse_addresses(&from.addresses)?,
+            ports: parse_ports(from.ports.unwrap_or_default())?,
+            began_ms: from.began_ms,
+        })
+    }
+
+    /// The message that says it.
+    pub fn to_message(&self) -> message::NodeAddress {
+        message::NodeAddress {
+            node: self.node.as_str().to_owned(),
+            addresses: self.addresses.iter().map(ToString::to_string).collect(),
+            ports: Some(ports_message(self.ports, 0)),
+            began_ms: self.began_ms,
+        }
+    }
+
+    /// Where peers reach it, the preferred address first.
+    pub fn peer_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let port = self.ports.peer;
+        self.addresses.iter().filter(move |_| port != 0).map(move |address| SocketAddr::new(*address, port))
+    }
+}
+
+/// The addresses of a message; fails as a whole when one of them is bad.
+pub fn parse_whereabouts(from: message::Whereabouts) -> Result<Vec<NodeAddress>, BadMessage> {
+    bounded(&from.nodes, NODES_MAX, Field::Node)?;
+    from.nodes.into_iter().map(NodeAddress::parse).collect()
+}
+
+/// The message that says them.
+pub fn whereabouts_message<'a>(nodes: impl IntoIterator<Item = &'a NodeAddress>) -> message::Whereabouts {
+    message::Whereabouts { nodes: nodes.into_iter().map(NodeAddress::to_message).collect() }
 }
 
 impl NodeReport {
@@ -126,44 +187,40 @@ impl NodeReport {
         if Epoch(from.epoch) >= EPOCH_MAX {
             return Err(BadMessage(Field::Epoch));
         }
-        bounded(&from.addresses, ADDRESSES_MAX, Field::Addresses)?;
         bounded(&from.stores, STORES_MAX, Field::Store)?;
         bounded(&from.unreachable, NODES_MAX, Field::Unreachable)?;
+        bounded(&from.unmet, NODES_MAX, Field::Unmet)?;
         bounded(&from.volumes, VOLUMES_MAX, Field::Volume)?;
         if from.domain.len() > DOMAIN_BYTES_MAX {
             return Err(BadMessage(Field::Domain));
         }
-        let addresses: Result<Vec<IpAddr>, _> = from.addresses.iter().map(|text| text.parse()).collect();
         let ports = from.ports.unwrap_or_default();
-        let port = |number: u32| u16::try_from(number).map_err(|_| BadMessage(Field::Ports));
         Ok(Self {
             epoch: Epoch(from.epoch),
-            addresses: addresses.map_err(|_| BadMessage(Field::Addresses))?,
-            ports: Ports { peer: port(ports.peer)?, s3: port(ports.s3)?, redis: port(ports.redis)? },
-            admin_port: port(ports.admin)?,
+            addresses: parse_addresses(&from.addresses)?,
+            admin_port: parse_port(ports.admin)?,
+            ports: parse_ports(ports)?,
             domain: from.domain.into(),
             stores: from.stores.into_iter().map(parse_store).collect::<Result<_, _>>()?,
             unreachable: from.unreachable.into_iter().map(NodeId).collect(),
             volumes: from.volumes.into_iter().map(parse_volume_report).collect::<Result<_, _>>()?,
+            began_ms: from.began_ms,
+            unmet: from.unmet.into_iter().map(NodeId).collect(),
         })
     }
 
     /// The message that says it.
     pub fn to_message(&self) -> message::Report {
-        let Ports { peer, s3, redis } = self.ports;
         message::Report {
             epoch: self.epoch.0,
             addresses: self.addresses.iter().map(ToString::to_string).collect(),
-            ports: Some(message::Ports {
-                peer: peer.into(),
-                s3: s3.into(),
-                redis: redis.into(),
-                admin: self.admin_port.into(),
-            }),
+            ports: Some(ports_message(self.ports, self.admin_port)),
             domain: self.domain.to_string(),
             stores: self.stores.iter().map(store_message).collect(),
             unreachable: self.unreachable.iter().map(|node| node.0).collect(),
             volumes: self.volumes.iter().map(volume_report_message).collect(),
+            began_ms: self.began_ms,
+            unmet: self.unmet.iter().map(|node| node.0).collect(),
         }
     }
 }
@@ -181,6 +238,24 @@ pub fn volumes_message<'a>(volumes: impl IntoIterator<Item = &'a Volume>) -> mes
 
 fn bounded<T>(list: &[T], max: usize, field: Field) -> Result<(), BadMessage> {
     if list.len() > max { Err(BadMessage(field)) } else { Ok(()) }
+}
+
+fn parse_addresses(from: &[String]) -> Result<Vec<IpAddr>, BadMessage> {
+    bounded(from, ADDRESSES_MAX, Field::Addresses)?;
+    let addresses: Result<Vec<IpAddr>, _> = from.iter().map(|text| text.parse()).collect();
+    addresses.map_err(|_| BadMessage(Field::Addresses))
+}
+
+fn parse_port(number: u32) -> Result<u16, BadMessage> {
+    u16::try_from(number).map_err(|_| BadMessage(Field::Ports))
+}
+
+fn parse_ports(from: message::Ports) -> Result<Ports, BadMessage> {
+    Ok(Ports { peer: parse_port(from.peer)?, s3: parse_port(from.s3)?, redis: parse_port(from.redis)? })
+}
+
+fn ports_message(Ports { peer, s3, redis }: Ports, admin: u16) -> message::Ports {
+    message::Ports { peer: peer.into(), s3: s3.into(), redis: redis.into(), admin: admin.into() }
 }
 
 fn parse_store(from: message::Store) -> Result<StoreReport, BadMessage> {

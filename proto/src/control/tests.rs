@@ -27,6 +27,8 @@ fn report() -> NodeReport {
             read_bytes: 3,
             objects: 4,
         }],
+        began_ms: 1_763_700_000_000,
+        unmet: vec![NodeId(5)],
     }
 }
 
@@ -62,6 +64,7 @@ fn hostile_reports_are_refused_by_field() {
     check(&|m| m.addresses = vec!["here".into()], Field::Addresses);
     check(&|m| m.addresses = vec!["10.0.0.1".into(); ADDRESSES_MAX + 1], Field::Addresses);
     check(&|m| m.ports = Some(message::Ports { peer: 65_536, ..Default::default() }), Field::Ports);
+    check(&|m| m.unmet = vec![1; NODES_MAX + 1], Field::Unmet);
     check(&|m| m.domain = "x".repeat(DOMAIN_BYTES_MAX + 1), Field::Domain);
     check(&|m| m.stores[0].id = vec![1; 15].into(), Field::Store);
     check(&|m| m.stores[0].health = 99, Field::Store);
@@ -69,6 +72,28 @@ fn hostile_reports_are_refused_by_field() {
     check(&|m| m.stores = vec![m.stores[0].clone(); STORES_MAX + 1], Field::Store);
     check(&|m| m.volumes[0].id = Default::default(), Field::Volume);
     check(&|m| m.volumes = vec![m.volumes[0].clone(); VOLUMES_MAX + 1], Field::Volume);
+}
+
+#[test]
+fn whereabouts_come_back_as_they_went_or_are_refused() {
+    let address = NodeAddress {
+        node: NodeName::parse("n1").expect("a name"),
+        addresses: vec!["10.0.0.1".parse().expect("v4"), "fd00::1".parse().expect("v6")],
+        ports: Ports { peer: 7710, s3: 1, redis: 2 },
+        began_ms: 7,
+    };
+    let good = whereabouts_message([&address]);
+    assert_eq!(parse_whereabouts(good.clone()), Ok(vec![address]));
+    let check = |change: &dyn Fn(&mut message::Whereabouts), field: Field| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        assert_eq!(parse_whereabouts(bad), Err(BadMessage(field)));
+    };
+    check(&|m| m.nodes[0].node = "../x".into(), Field::Node);
+    check(&|m| m.nodes[0].addresses = vec!["10.0.0.1:80".into()], Field::Addresses);
+    check(&|m| m.nodes[0].addresses = vec!["10.0.0.1".into(); ADDRESSES_MAX + 1], Field::Addresses);
+    check(&|m| m.nodes[0].ports = Some(message::Ports { s3: 1 << 16, ..Default::default() }), Field::Ports);
+    check(&|m| m.nodes = vec![m.nodes[0].clone(); NODES_MAX + 1], Field::Node);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use larder_proto::control::message::authority_client::AuthorityClient as Stub;
 use larder_proto::control::message::directive::Directive as Content;
-use larder_proto::control::{message, parse_volumes};
+use larder_proto::control::{message, parse_volumes, parse_whereabouts};
 use larder_proto::identity::Identity;
 use larder_proto::limits::{DIRECTIVE_BYTES_MAX, TOKEN_BYTES_MAX};
 use tokio::sync::mpsc;
@@ -124,6 +124,8 @@ async fn obey(inner: &Inner, directive: message::Directive) -> Result<(), Conver
             stored::store(&inner.runtime, &inner.pool, &inner.options.state, &message).await?;
             inner.volumes.send_replace(Some(volumes));
         }
+        // Agents learn to use them with the code that follows.
+        Content::Whereabouts(message) => drop(parse_whereabouts(message)?),
     }
     Ok(())
 }
