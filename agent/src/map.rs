@@ -7,7 +7,9 @@
 mod authority;
 mod credentials;
 mod holder;
+mod whereabouts;
 
 pub use authority::{AuthorityClient, AuthorityCounts, AuthorityOptions, Hooks, Install, Volumes};
 pub use credentials::{IdentityError, NodeIdentity};
 pub use holder::{AdoptError, Adoption, MapCounts, MapHolder, Owner};
+pub use whereabouts::Told;

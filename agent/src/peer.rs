@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use bytes::Bytes;
 use larder_proto::checksum::Checksummed;
+use larder_proto::control::NodeAddress;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName};
 use larder_proto::wire::{ChunkRequest, PutRequest};
 
 use crate::runtime::net::ConnectError;
 
+mod announce;
 mod answer;
 mod body;
 mod client;
@@ -26,6 +28,7 @@ mod route;
 mod server;
 mod stall;
 
+pub use announce::{Meeting, routes as announcements};
 pub use body::PutBody;
 pub use client::{Client, ClientCounts, PeerBatch, PeerBody};
 pub use control::ControlRoutes;
@@ -86,6 +89,21 @@ pub trait Members: Send + Sync + 'static {
     fn is_member(&self, name: &NodeName) -> bool {
         self.id_of(name).is_some()
     }
+
+    /// The other nodes of the map that may have an agent.
+    fn others(&self) -> Vec<NodeId>;
+
+    /// Those of them that serve.
+    fn serving(&self) -> Vec<NodeId>;
+
+    /// Where nodes are that moved since the map was made.
+    fn whereabouts(&self) -> Vec<NodeAddress>;
+
+    /// A node has said itself where it is. Must return at once.
+    fn moved(&self, said: NodeAddress);
+
+    /// Takes in what others say of where nodes are. Must return at once.
+    fn hear(&self, said: Vec<NodeAddress>);
 
     /// A peer has said an epoch above ours; its map is being fetched. Must return at once.
     fn newer_epoch_at(&self, peer: &NodeName, epoch: Epoch);

@@ -3,8 +3,6 @@
 //! Owns the order: what can be refused is refused before anything is made; ports are taken before stores are opened,
 //! stores are open before peers may ask; mounts come last and go first.
 
-use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +11,7 @@ use larder_proto::identity::{Identity, Trust};
 use larder_proto::ids::ClusterId;
 use tokio::sync::watch;
 
-use crate::admin;
-use crate::config::{CONFIG_BYTES_MAX, Config, Ports};
+use crate::config::{CONFIG_BYTES_MAX, Config};
 use crate::fs::Numbers;
 use crate::fuse::Passthrough;
 use crate::map::{AuthorityClient, AuthorityOptions, Hooks, MapHolder, NodeIdentity};
@@ -29,6 +26,7 @@ pub(crate) mod below;
 mod mounts;
 mod node;
 mod parts;
+mod ports;
 mod refuse;
 mod report;
 
@@ -73,13 +71,7 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
     let runtime = Runtime::real(net.clone());
     let numbers = Arc::new(Numbers::begin(runtime.disk.as_ref(), &config.state)?);
     let real_origins = Arc::new(RealOrigins::new(&runtime)?);
-    let peer_address = SocketAddr::new(config.address, config.ports.peer);
-    let listener = runtime.net.listen(peer_address).await.map_err(|error| listen_error("peer", peer_address, error))?;
-    let peer_port = listener.local_addr().port();
-    let admin_address = SocketAddr::new(config.address, config.ports.admin);
-    let admin =
-        admin::bind(&runtime, admin_address).await.map_err(|error| listen_error("admin", admin_address, error))?;
-    let admin_port = admin.port();
+    let (listener, admin, ports) = ports::take(&runtime, &config).await?;
     let memory_bytes = config.memory_bytes.unwrap_or_else(process::memory_budget_bytes);
     let stores = open_stores(&runtime, &config, cache_bytes(memory_bytes)).await?;
 
@@ -91,9 +83,10 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
     let parts = Parts::new(ground, real_origins, memory_bytes);
     parts.serve_peers(listener);
     let mounts = Mounts::new(config.mounts.clone(), numbers, &parts);
-    admin.serve(&runtime, Arc::new(Pages::new(&parts, &mounts)));
-    let ports = Ports { peer: peer_port, admin: admin_port };
-    let reporter = Reporter::new(&config, ports, &parts, mounts.trees());
+    let own = report::own_address(&config, ports, runtime.clock.wall_ms());
+    let meeting = parts.peers.announce(own.clone(), parts.ground.map.changed());
+    admin.serve(&runtime, Arc::new(Pages::new(&parts, &mounts, meeting.clone())));
+    let reporter = Reporter::new(&config, (own, ports.admin, meeting), &parts, mounts.trees());
     let authority = converse(&config, trust, identity, &parts, reporter).await;
     runtime.tasks.spawn(forward_volumes(authority.volumes(), volumes_in));
     mounts.start(parts.ground.volumes.clone(), parts.ground.map.changed());
@@ -136,6 +129,7 @@ async fn converse(
     };
     let (cluster, net) = (config.cluster, parts.ground.net.clone());
     let hooks = Hooks {
+        news: reporter.news(),
         report: Box::new(move || reporter.report()),
         install: Box::new(move |identity| net.replace(credentials(cluster, &trust, Some(identity)))),
     };
@@ -153,13 +147,6 @@ async fn forward_volumes(mut from: watch::Receiver<Option<crate::map::Volumes>>,
         if from.changed().await.is_err() {
             return;
         }
-    }
-}
-
-fn listen_error(field: &'static str, address: SocketAddr, error: io::Error) -> StartError {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortInUse { field, address },
-        _ => StartError::Listen { field, address, error },
     }
 }
 

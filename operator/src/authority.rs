@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use larder_proto::control::NodeAddress;
 use larder_proto::ids::{ClusterId, Epoch, NodeName, VolumeId};
 use larder_proto::map::{ClusterMap, SignedMap};
 use larder_proto::volume::Volume;
@@ -105,9 +106,14 @@ struct Shared {
     /// Something was reported or set: plan now.
     news: Notify,
     published: watch::Sender<Option<Published>>,
+    /// Where nodes are that moved since the published map was made.
+    moved: watch::Sender<Moved>,
     volumes: watch::Receiver<Vec<Volume>>,
     began: Instant,
 }
+
+/// Nodes by name, and where they say they are.
+type Moved = Arc<BTreeMap<NodeName, NodeAddress>>;
 
 #[derive(Clone)]
 struct Published {
@@ -143,6 +149,7 @@ impl Authority {
             core: Mutex::new(core),
             news: Notify::new(),
             published: watch::Sender::new(published),
+            moved: watch::Sender::default(),
             volumes,
             began: Instant::now(),
         });
@@ -224,6 +231,12 @@ async fn plan(shared: Arc<Shared>, stop: CancellationToken) {
         if let Some(map) = next {
             publish(&shared, map).await;
         }
+        let moved = shared.core().moved();
+        shared.moved.send_if_modified(|known| {
+            let news = **known != moved;
+            *known = Arc::new(moved);
+            news
+        });
         tokio::select! { biased;
             () = stop.cancelled() => return,
             _ = tick.tick() => {}

@@ -9,7 +9,7 @@ use larder_crds::{
 };
 use larder_proto::control::{StoreHealth, StoreReport};
 use larder_proto::error::ErrorKind;
-use larder_proto::ids::{NodeId, NodeName, Slot, VolumeId};
+use larder_proto::ids::{Epoch, NodeId, NodeName, Slot, VolumeId};
 use larder_proto::limits::SLOTS;
 use larder_proto::map::{ClusterMap, NodeState};
 
@@ -33,7 +33,10 @@ pub struct NodeView {
 
 impl NodeView {
     fn serves(&self) -> bool {
-        self.is_live && self.reported.as_ref().is_some_and(|node| node.state == NodeState::Serving)
+        // Before it has a map and has reached its peers, reads through it may go past them to the origin.
+        let serves =
+            |node: &NodeStatus| node.state == NodeState::Serving && node.epoch > Epoch(0) && node.unmet.is_empty();
+        self.is_live && self.reported.as_ref().is_some_and(serves)
     }
 }
 

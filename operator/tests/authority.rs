@@ -82,7 +82,12 @@ impl World {
     }
 
     async fn agent(&self, node: &str, token_of: &str, authority: SocketAddr) -> Agent {
-        Agent::start(node, self.trust(), self.path(&format!("{token_of}.token")), &self.path(node), authority).await
+        self.agent_at(node, token_of, authority, 7710).await
+    }
+
+    async fn agent_at(&self, node: &str, token_of: &str, authority: SocketAddr, peer_port: u16) -> Agent {
+        let token = self.path(&format!("{token_of}.token"));
+        Agent::start(node, self.trust(), token, &self.path(node), authority, peer_port).await
     }
 }
 
@@ -108,7 +113,14 @@ struct Agent {
 }
 
 impl Agent {
-    async fn start(node: &str, trust: Trust, token: PathBuf, state: &Path, authority: SocketAddr) -> Self {
+    async fn start(
+        node: &str,
+        trust: Trust,
+        token: PathBuf,
+        state: &Path,
+        authority: SocketAddr,
+        peer_port: u16,
+    ) -> Self {
         let own = Identity::Node(cluster(), name(node));
         let net = TlsNet::new(Credentials { cluster: cluster(), trust: trust.clone(), own: None }).expect("no key yet");
         let net = Arc::new(net);
@@ -134,7 +146,8 @@ impl Agent {
             token,
             state: state.to_owned(),
         };
-        let hooks = Hooks { report: Box::new(report), install: Box::new(install) };
+        let hooks =
+            Hooks { report: Box::new(move || report(peer_port)), news: Arc::default(), install: Box::new(install) };
         let client = AuthorityClient::start(runtime.clone(), options, map.clone(), identity, hooks).await;
         Self { runtime, map, client }
     }
@@ -144,10 +157,11 @@ impl Agent {
     }
 }
 
-fn report() -> NodeReport {
+fn report(peer_port: u16) -> NodeReport {
     NodeReport {
         addresses: vec!["127.0.0.1".parse().expect("v4")],
-        ports: Ports { peer: 7710, s3: 0, redis: 0 },
+        ports: Ports { peer: peer_port, s3: 0, redis: 0 },
+        began_ms: peer_port.into(),
         stores: vec![StoreReport {
             name: "d0".into(),
             id: StoreId::from_bytes([1; 16]),
@@ -209,6 +223,47 @@ async fn agents_join_miss_a_silent_one_and_outlive_the_authority() {
         agent.stop().await;
     }
     authority.stop().await;
+}
+
+/// Placement isn't address: whoever moved is found without another epoch, also by those who were away meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_that_come_back_elsewhere_make_no_epoch() {
+    let world = World::new();
+    let authority = world.authority("127.0.0.1:0").await;
+    let at = authority.address();
+    let mut agents = Vec::new();
+    for node in ["n1", "n2", "n3"] {
+        agents.push(world.agent(node, node, at).await);
+    }
+    until("all adopt the first map", || agents.iter().all(|a| a.map.epoch() == Epoch(1)).then_some(())).await;
+    for agent in agents.drain(..) {
+        agent.stop().await;
+    }
+    for (node, port) in [("n1", 7801), ("n2", 7802), ("n3", 7803)] {
+        agents.push(world.agent_at(node, node, at, port).await);
+    }
+    let port_of = |agent: &Agent, id: u32| agent.map.locate(NodeId(id)).map(|(_, at)| at[0].port());
+    let ids = ["n1", "n2", "n3"].map(|node| {
+        let map = authority.map().expect("published");
+        map.node_named(&name(node)).expect("listed").id.0
+    });
+    until("each knows where the others are", || {
+        let knows = |own: usize, other: usize| port_of(&agents[own], ids[other]) == Some(7801 + other as u16);
+        [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)].iter().all(|(own, other)| knows(*own, *other)).then_some(())
+    })
+    .await;
+    assert_eq!(authority.epoch(), Some(Epoch(1)));
+
+    // Kept for a start without the authority.
+    authority.stop().await;
+    agents.remove(0).stop().await;
+    until("it was kept", || std::fs::metadata(world.path("n1/whereabouts")).ok()).await;
+    let again = world.agent_at("n1", "n1", at, 7801).await;
+    assert_eq!((port_of(&again, ids[1]), port_of(&again, ids[2])), (Some(7802), Some(7803)));
+    again.stop().await;
+    for agent in agents {
+        agent.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,7 +33,7 @@ pub use facts::{Facts, NodeFact};
 /// 7. a first map has one run of slots per lead; up to eight nodes, joins and suspicions keep at most 8 per node on
 ///    average. Larger clusters with a long history can have more: membership itself is in pieces then.
 ///
-/// The same facts twice give no second map.
+/// The same facts twice give no second map; nor does a node that is somewhere else now.
 pub fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64) -> Option<ClusterMap> {
     plan::next_map(current, facts, now_ms)
 }

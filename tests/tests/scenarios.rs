@@ -19,6 +19,7 @@ mod scenarios {
     mod passthrough;
     mod read_only;
     mod requests;
+    mod restarts;
     mod semantics_quoted;
     mod stores;
 }

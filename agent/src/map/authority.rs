@@ -16,7 +16,7 @@ use larder_proto::control::{BadMessage, NodeReport};
 use larder_proto::identity::{Identity, Trust};
 use larder_proto::ids::{ClusterId, NodeName, VolumeId};
 use larder_proto::volume::Volume;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use super::credentials::{IdentityError, NodeIdentity};
@@ -57,6 +57,8 @@ pub type Install = Box<dyn Fn(&NodeIdentity) -> Result<(), rustls::Error> + Send
 pub struct Hooks {
     /// What is reported each second; the epoch is filled in. Must not block.
     pub report: Box<dyn Fn() -> NodeReport + Send + Sync>,
+    /// Rung when a report says something that shouldn't wait for its second.
+    pub news: Arc<Notify>,
     /// The net shows this certificate from now on.
     pub install: Install,
 }

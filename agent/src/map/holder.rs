@@ -2,6 +2,8 @@
 //!
 //! Epochs only rise. A map is written to the state folder before it is used, so that an agent never forgets an epoch it
 //! has acted on; a stored map that can't be verified any more (another CA) is passed over, the authority sends another.
+//! Beside it lies where nodes are that moved since it was made: agents that restart one after another, without the
+//! authority, find each other by that.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,16 +12,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use larder_proto::control::{NodeAddress, message, parse_whereabouts, whereabouts_message};
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot};
-use larder_proto::limits::{EPOCH_MAX, MAP_BYTES_MAX, SIGNATURE_BYTES_MAX};
-use larder_proto::map::{ClusterMap, MapError, NodeState, SignedMap, TrustedKeys};
+use larder_proto::limits::{EPOCH_MAX, MAP_BYTES_MAX, MESSAGE_BYTES_MAX, SIGNATURE_BYTES_MAX};
+use larder_proto::map::{ClusterMap, MapError, Node, NodeState, SignedMap, TrustedKeys};
+use parking_lot::Mutex as Lock;
+use prost::Message as _;
 use tokio::sync::{Mutex, watch};
 
+use super::whereabouts::{Told, Whereabouts};
 use crate::runtime::Runtime;
 use crate::runtime::tasks::{Pool, PoolError};
 
 /// The file in the state folder.
 const FILE: &str = "map";
+
+/// Beside it: a `Whereabouts` message.
+const MOVED_FILE: &str = "whereabouts";
 
 /// A stored map with its signature and head.
 const FILE_BYTES_MAX: u64 = (MAP_BYTES_MAX + SIGNATURE_BYTES_MAX + 16) as u64;
@@ -101,6 +110,7 @@ struct Inner {
     keys: TrustedKeys,
     held: ArcSwapOption<Held>,
     changed: watch::Sender<Epoch>,
+    moved: Lock<Whereabouts>,
     heard: AtomicU64,
     state: Option<State>,
     adopting: Mutex<()>,
@@ -111,6 +121,7 @@ struct State {
     runtime: Runtime,
     pool: Pool,
     file: PathBuf,
+    moved_file: PathBuf,
 }
 
 /// The newest map.
@@ -122,19 +133,24 @@ pub struct MapHolder {
 impl MapHolder {
     /// Begins with the map that the state folder holds, if it is believed.
     pub async fn open(runtime: &Runtime, state: &Path, cluster: ClusterId, name: NodeName, keys: TrustedKeys) -> Self {
-        let (disk, file) = (runtime.disk.clone(), state.join(FILE));
+        let (disk, file, moved_file) = (runtime.disk.clone(), state.join(FILE), state.join(MOVED_FILE));
         let pool = runtime.tasks.pool("state", 1, 16);
-        let (folder, path) = (state.to_owned(), file.clone());
+        let (folder, path, moved_path) = (state.to_owned(), file.clone(), moved_file.clone());
         let stored = pool
             .run(move || {
                 disk.create_dir_all(&folder)?;
-                disk.read_small(&path, FILE_BYTES_MAX)
+                // Whoever can't be found by it is found by the map, or by what others say.
+                let moved = disk.read_small(&moved_path, MESSAGE_BYTES_MAX as u64).unwrap_or_default();
+                Ok::<_, std::io::Error>((disk.read_small(&path, FILE_BYTES_MAX)?, moved))
             })
             .await;
-        let state = State { runtime: runtime.clone(), pool, file };
+        let state = State { runtime: runtime.clone(), pool, file, moved_file };
         let holder = Self::with(cluster, name, keys, Some(state));
         match stored {
-            Ok(Ok(bytes)) => holder.resume(bytes.into()),
+            Ok(Ok((map, moved))) => {
+                holder.resume(map.into());
+                holder.resume_moved(&moved);
+            }
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
             Ok(Err(error)) => tracing::warn!(%error, "the stored map can't be read; waiting for the authority's"),
             Err(error) => tracing::warn!(%error, "the stored map can't be read; waiting for the authority's"),
@@ -154,6 +170,7 @@ impl MapHolder {
             keys,
             held: ArcSwapOption::empty(),
             changed: watch::Sender::new(Epoch(0)),
+            moved: Lock::default(),
             heard: AtomicU64::new(0),
             state,
             adopting: Mutex::new(()),
@@ -170,6 +187,59 @@ impl MapHolder {
             }
             Err(error) => tracing::warn!(%error, "the stored map isn't believed; waiting for the authority's"),
         }
+    }
+
+    fn resume_moved(&self, bytes: &[u8]) {
+        let known = message::Whereabouts::decode(bytes).ok().and_then(|known| parse_whereabouts(known).ok());
+        if let (Some(known), Some(map)) = (known, self.current()) {
+            let mut moved = self.inner.moved.lock();
+            for said in known {
+                moved.hear(&map, Told::ByOthers, said);
+            }
+        }
+    }
+
+    /// Takes in where nodes are; kept for the next start.
+    pub fn hear(&self, told: Told, said: impl IntoIterator<Item = NodeAddress>) {
+        let Some(map) = self.current() else { return };
+        let mut news = false;
+        {
+            let mut moved = self.inner.moved.lock();
+            for said in said {
+                if said.node == self.inner.name {
+                    continue;
+                }
+                tracing::debug!(node = %said.node, port = said.ports.peer, ?told, "a node is said to be there");
+                news |= moved.hear(&map, told, said);
+            }
+        }
+        if news {
+            self.keep_moved();
+        }
+    }
+
+    /// Where nodes are that moved since the map was made.
+    pub fn whereabouts(&self) -> Vec<NodeAddress> {
+        self.inner.moved.lock().all().cloned().collect()
+    }
+
+    /// Keeps what is known for the next start. Not waited for: it is a hint.
+    fn keep_moved(&self) {
+        let Some(state) = &self.inner.state else { return };
+        let (disk, file, pool) = (state.runtime.disk.clone(), state.moved_file.clone(), state.pool.clone());
+        let holder = self.clone();
+        state.runtime.tasks.spawn(async move {
+            // Read where the writes are in order.
+            let kept = pool.run(move || {
+                let bytes = whereabouts_message(holder.inner.moved.lock().all()).encode_to_vec();
+                disk.replace_small(&file, &bytes)
+            });
+            match kept.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "where peers are can't be kept for the next start"),
+                Err(error) => tracing::debug!(%error, "where peers are isn't kept for the next start"),
+            }
+        });
     }
 
     /// Takes a map that came from a wire, in the form of `SignedMap::encode`.
@@ -227,6 +297,9 @@ impl MapHolder {
     fn hold(&self, map: ClusterMap, signed: Option<Bytes>) {
         let epoch = map.epoch();
         count(&self.inner.counters.adopted);
+        if self.inner.moved.lock().adopt(self.current().as_deref(), &map) {
+            self.keep_moved();
+        }
         self.inner.held.store(Some(Arc::new(Held { map: Arc::new(map), signed })));
         self.inner.changed.send_replace(epoch);
     }
@@ -299,23 +372,45 @@ impl MapHolder {
     pub fn owners_of(&self, slot: Slot) -> Vec<Owner> {
         let Some(map) = self.current() else { return Vec::new() };
         let owners = map.owners(slot).iter().filter_map(|id| map.node(*id));
+        let moved = self.inner.moved.lock();
+        let moved_to = |node: &Node| moved.of(&node.name).and_then(|said| said.peer_addresses().next());
         owners
             .map(|node| Owner {
                 id: node.id,
                 name: node.name.clone(),
-                address: node.peer_address(),
+                address: moved_to(node).or_else(|| node.peer_address()),
                 state: node.state,
                 is_self: node.name == self.inner.name,
             })
             .collect()
     }
 
-    /// The name and the peer addresses of a node, in the order in which they are tried.
+    /// The name and the peer addresses of a node, in the order in which they are tried: where it moved to comes first.
     pub fn locate(&self, node: NodeId) -> Option<(NodeName, Vec<SocketAddr>)> {
         let map = self.current()?;
         let node = map.node(node)?;
-        let addresses = node.addresses.iter().filter(|_| node.ports.peer != 0);
-        Some((node.name.clone(), addresses.map(|address| SocketAddr::new(*address, node.ports.peer)).collect()))
+        let moved = self.inner.moved.lock();
+        let mut addresses: Vec<SocketAddr> =
+            moved.of(&node.name).into_iter().flat_map(NodeAddress::peer_addresses).collect();
+        let of_map = node.addresses.iter().filter(|_| node.ports.peer != 0);
+        addresses.extend(of_map.map(|address| SocketAddr::new(*address, node.ports.peer)));
+        Some((node.name.clone(), addresses))
+    }
+
+    /// The other nodes of the map that may have an agent.
+    pub fn others(&self) -> Vec<NodeId> {
+        self.others_that(|state| !matches!(state, NodeState::Down | NodeState::Gone))
+    }
+
+    /// The other nodes that serve, by the map.
+    pub fn serving(&self) -> Vec<NodeId> {
+        self.others_that(|state| state == NodeState::Serving)
+    }
+
+    fn others_that(&self, which: impl Fn(NodeState) -> bool) -> Vec<NodeId> {
+        let Some(map) = self.current() else { return Vec::new() };
+        let others = map.nodes().iter().filter(|node| node.name != self.inner.name);
+        others.filter(|node| which(node.state)).map(|node| node.id).collect()
     }
 
     /// Whether a node of this name is in the map; leaving it revokes the node's certificate.

@@ -110,6 +110,15 @@ impl Client {
             .collect()
     }
 
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
+    }
+
+    /// The node has answered on the control lane.
+    pub(super) fn is_well(&self, node: NodeId) {
+        self.inner.record(node, Verdict::Alive);
+    }
+
     /// Who its peers are.
     pub(super) fn members(&self) -> &Arc<dyn Members> {
         &self.inner.members

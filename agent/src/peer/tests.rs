@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use larder_proto::checksum::{Checksummed, block_crcs};
+use larder_proto::control::NodeAddress;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, VolumeId};
 use larder_proto::limits::BLOCK_BYTES;
@@ -26,6 +27,7 @@ use crate::runtime::net::Identity;
 use crate::runtime::net::sim::SimNet;
 use crate::runtime::sim::SimRng;
 
+mod announce;
 mod asking;
 mod bounds;
 mod control;
@@ -77,6 +79,22 @@ impl Members for Known {
     fn id_of(&self, name: &NodeName) -> Option<NodeId> {
         self.nodes.lock().iter().find(|(_, (known, _))| known == name).map(|(id, _)| *id)
     }
+
+    fn others(&self) -> Vec<NodeId> {
+        self.nodes.lock().keys().copied().collect()
+    }
+
+    fn serving(&self) -> Vec<NodeId> {
+        self.others()
+    }
+
+    fn whereabouts(&self) -> Vec<NodeAddress> {
+        Vec::new()
+    }
+
+    fn moved(&self, _: NodeAddress) {}
+
+    fn hear(&self, _: Vec<NodeAddress>) {}
 
     fn newer_epoch_at(&self, peer: &NodeName, epoch: Epoch) {
         self.newer.lock().push((peer.clone(), epoch));

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use larder_proto::control::NodeAddress;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName};
 use larder_proto::object::{Chunk, Object};
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::cache::{self, Cache};
 use crate::fs::{Chunks, Held, Prefetched, ReadPattern, Space};
-use crate::map::{Adoption, MapHolder};
+use crate::map::{Adoption, MapHolder, Told};
 use crate::peer;
 use crate::store::Stores;
 
@@ -36,6 +37,26 @@ impl peer::Members for Members {
 
     fn id_of(&self, name: &NodeName) -> Option<NodeId> {
         self.0.current()?.node_named(name).map(|node| node.id)
+    }
+
+    fn others(&self) -> Vec<NodeId> {
+        self.0.others()
+    }
+
+    fn serving(&self) -> Vec<NodeId> {
+        self.0.serving()
+    }
+
+    fn whereabouts(&self) -> Vec<NodeAddress> {
+        self.0.whereabouts()
+    }
+
+    fn moved(&self, said: NodeAddress) {
+        self.0.hear(Told::ByItself, [said]);
+    }
+
+    fn hear(&self, said: Vec<NodeAddress>) {
+        self.0.hear(Told::ByOthers, said);
     }
 
     fn newer_epoch_at(&self, _peer: &NodeName, epoch: Epoch) {

@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::config::{Config, Ports};
 use crate::map::MapHolder;
 use crate::metrics::{self, Metrics};
+use crate::peer::Meeting;
 use crate::runtime::disk::Lock;
 use crate::runtime::{Runtime, process};
 use crate::store::Stores;
@@ -50,10 +51,11 @@ pub(super) struct Pages {
     cache: Cache,
     stores: Stores,
     metrics: Metrics,
+    meeting: Meeting,
 }
 
 impl Pages {
-    pub(super) fn new(parts: &Parts, mounts: &Mounts) -> Self {
+    pub(super) fn new(parts: &Parts, mounts: &Mounts, meeting: Meeting) -> Self {
         let (map, stores, cache) = (parts.ground.map.clone(), parts.ground.stores.clone(), parts.cache.clone());
         let sources = metrics::Sources {
             cache: cache.clone(),
@@ -67,14 +69,17 @@ impl Pages {
             passthrough: parts.ground.passthrough.clone(),
             trees: mounts.trees(),
         };
-        Self { map, cache, stores, metrics: Metrics::new(Arc::new(sources)) }
+        Self { map, cache, stores, metrics: Metrics::new(Arc::new(sources)), meeting }
     }
 }
 
 impl Sources for Pages {
     fn ready(&self) -> Result<(), &'static str> {
         // The stores are open before the admin port is.
-        if self.map.current().is_some() { Ok(()) } else { Err("no map yet: waiting for the authority") }
+        if self.map.current().is_none() {
+            return Err("no map yet: waiting for the authority");
+        }
+        if self.meeting.is_over() { Ok(()) } else { Err("not every serving peer was reached yet") }
     }
 
     fn metrics(&self) -> String {
@@ -114,7 +119,7 @@ impl Pages {
                     "state": node.state.as_str(),
                     "domain": *node.domain,
                     "weight": node.weight,
-                    "peer": node.peer_address().map(|address| address.to_string()),
+                    "peer": self.map.locate(node.id).and_then(|(_, at)| Some(at.first()?.to_string())),
                     "slots": share.map_or(0, |share| share.owned),
                     "leads": share.map_or(0, |share| share.led),
                 })

@@ -65,6 +65,7 @@ impl Parts {
     pub(super) fn serve_peers(&self, listener: Box<dyn Listener>) {
         let runtime = &self.ground.runtime;
         let routes = self.names.routes(peer::ControlRoutes::new());
+        let routes = peer::announcements(routes, Arc::new(Members(self.ground.map.clone())));
         let server = peer::Server::new(runtime.clone(), self.peers.clone(), Arc::new(self.cache.clone()), routes);
         runtime.tasks.spawn(server.serve(listener));
     }

@@ -1,22 +1,28 @@
 //! What this node tells the authority each second. From memory only.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use larder_proto::control::{NodeReport, StoreHealth, StoreReport, VolumeReport};
+use larder_proto::control::{NodeAddress, NodeReport, StoreHealth, StoreReport, VolumeReport};
 use larder_proto::map::Ports;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::parts::Parts;
 use crate::config::{self, Config};
 use crate::metrics::Trees;
 use crate::origin::{Origins, Volumes};
-use crate::peer::Client;
+use crate::peer::{Client, Meeting};
 use crate::store::{Health, StoreStatus, Stores};
 
+/// Where this node is from now on.
+pub(super) fn own_address(config: &Config, ports: config::Ports, began_ms: u64) -> NodeAddress {
+    let ports = Ports { peer: ports.peer, s3: 0, redis: 0 };
+    NodeAddress { node: config.node.clone(), addresses: vec![config.address], ports, began_ms }
+}
+
 pub(super) struct Reporter {
-    address: IpAddr,
-    ports: config::Ports,
+    own: NodeAddress,
+    admin_port: u16,
+    meeting: Meeting,
     domain: Arc<str>,
     stores: Stores,
     origins: Origins,
@@ -26,10 +32,16 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    pub(super) fn new(config: &Config, ports: config::Ports, parts: &Parts, trees: Trees) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        (own, admin_port, meeting): (NodeAddress, u16, Meeting),
+        parts: &Parts,
+        trees: Trees,
+    ) -> Self {
         Self {
-            address: config.address,
-            ports,
+            own,
+            admin_port,
+            meeting,
             domain: config.domain.clone(),
             stores: parts.ground.stores.clone(),
             origins: parts.origins.clone(),
@@ -39,12 +51,19 @@ impl Reporter {
         }
     }
 
+    /// Rung when a report shouldn't wait for its second.
+    pub(super) fn news(&self) -> Arc<Notify> {
+        self.meeting.news()
+    }
+
     /// The report of this moment; the epoch is the sender's to fill in.
     pub(super) fn report(&self) -> NodeReport {
         NodeReport {
-            addresses: vec![self.address],
-            ports: Ports { peer: self.ports.peer, s3: 0, redis: 0 },
-            admin_port: self.ports.admin,
+            addresses: self.own.addresses.clone(),
+            ports: self.own.ports,
+            admin_port: self.admin_port,
+            began_ms: self.own.began_ms,
+            unmet: self.meeting.unmet(),
             domain: self.domain.clone(),
             stores: self.stores.status().iter().map(store).collect(),
             unreachable: self.peers.unreachable(),

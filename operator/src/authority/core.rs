@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use larder_proto::control::NodeReport;
+use larder_proto::control::{NodeAddress, NodeReport};
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, VolumeId};
 use larder_proto::map::{ClusterMap, Node, NodeState};
 use larder_proto::placement::{Facts, NodeFact, next_map};
@@ -83,6 +83,23 @@ impl Core {
         known.report = Some((report, now_ms));
     }
 
+    /// Where nodes say they are, of those whom the current map has somewhere else.
+    pub(super) fn moved(&self) -> BTreeMap<NodeName, NodeAddress> {
+        let Some(map) = &self.current else { return BTreeMap::new() };
+        let reported = self.nodes.values().filter_map(|known| Some((&known.node, &known.report.as_ref()?.0)));
+        let moved = reported.filter(|(node, _)| {
+            let listed = map.node(node.id);
+            listed.is_some_and(|listed| (&listed.addresses, listed.ports) != (&node.addresses, node.ports))
+        });
+        let address = |node: &Node, report: &NodeReport| NodeAddress {
+            node: node.name.clone(),
+            addresses: node.addresses.clone(),
+            ports: node.ports,
+            began_ms: report.began_ms,
+        };
+        moved.map(|(node, report)| (node.name.clone(), address(node, report))).collect()
+    }
+
     /// The map that is to be published now, if any. `wanted` is the most replicas that a volume asks for.
     pub(super) fn plan(&mut self, wanted: u32, now_ms: u64) -> Option<ClusterMap> {
         for known in self.nodes.values_mut() {
@@ -155,6 +172,7 @@ impl Known {
             epoch: report.map_or(Epoch(0), |report| report.epoch),
             stores: report.map(|report| report.stores.clone()).unwrap_or_default(),
             unreachable: report.map(|report| report.unreachable.clone()).unwrap_or_default(),
+            unmet: report.map(|report| report.unmet.clone()).unwrap_or_default(),
             share: shares.get(&self.node.id).copied().unwrap_or_default(),
             silent_ms: self.report.as_ref().map(|(_, at_ms)| now_ms.saturating_sub(*at_ms)),
         }

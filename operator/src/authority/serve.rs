@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::Stream;
 use larder_proto::control::message::authority_server::{Authority as Service, AuthorityServer};
 use larder_proto::control::message::directive::Directive as Content;
-use larder_proto::control::{NodeReport, message, volumes_message};
+use larder_proto::control::{NodeAddress, NodeReport, message, volumes_message, whereabouts_message};
 use larder_proto::identity::Identity;
 use larder_proto::ids::{Epoch, NodeId, NodeName};
 use larder_proto::limits::{CSR_BYTES_MAX, REPORT_BYTES_MAX, TOKEN_BYTES_MAX};
@@ -26,7 +26,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::listen::{Caller, Incoming};
-use super::{Shared, state::NoId};
+use super::{Moved, Shared, state::NoId};
 
 /// Longer than any silence that is forgiven, shorter than a person's patience.
 const SESSION_SILENCE: Duration = Duration::from_secs(10);
@@ -159,6 +159,10 @@ impl Session {
     async fn talk(&mut self) -> Status {
         let (mut maps, mut volumes) = (self.shared.published.subscribe(), self.shared.volumes.clone());
         volumes.mark_changed();
+        let mut moved = self.shared.moved.subscribe();
+        moved.mark_changed();
+        // What this agent was told of where nodes are: only news is sent.
+        let mut told = Moved::default();
         let mut heard = Instant::now();
         let mut epoch: Option<Epoch> = None;
         loop {
@@ -183,6 +187,15 @@ impl Session {
                         }
                         None => Ok(()),
                     }
+                }
+                Ok(()) = moved.changed(), if epoch.is_some() => {
+                    let now = moved.borrow_and_update().clone();
+                    let news: Vec<&NodeAddress> =
+                        now.values().filter(|address| told.get(&address.node) != Some(address)).collect();
+                    let message = whereabouts_message(news.iter().copied());
+                    let sent = if news.is_empty() { Ok(()) } else { self.send(Content::Whereabouts(message)).await };
+                    told = now;
+                    sent
                 }
                 Ok(()) = volumes.changed() => {
                     let volumes = volumes_message(volumes.borrow_and_update().iter());

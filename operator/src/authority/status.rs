@@ -31,6 +31,8 @@ pub struct NodeStatus {
     pub stores: Vec<StoreReport>,
     /// Nodes it couldn't reach of late.
     pub unreachable: Vec<NodeId>,
+    /// Serving nodes that it hasn't reached since its agent began.
+    pub unmet: Vec<NodeId>,
     /// Slots it owns and leads.
     pub share: Share,
     /// Since its last report; none since the authority began.

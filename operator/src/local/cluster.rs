@@ -195,7 +195,9 @@ impl Cluster {
         let volumes = self.authority.volumes();
         let node = |plan: &NodePlan| {
             let reported = reported.iter().find(|node| node.name == plan.name).cloned();
-            let is_heard = reported.as_ref().and_then(|node| node.silent_ms).is_some_and(|silent| silent < SILENT_MS);
+            // An agent that began after the last report hasn't been heard.
+            let since_ms = self.nodes.running_ms(&plan.name).unwrap_or(0).min(SILENT_MS);
+            let is_heard = reported.as_ref().and_then(|node| node.silent_ms).is_some_and(|silent| silent < since_ms);
             let is_live = is_heard && running.contains(&plan.name);
             NodeView { name: plan.name.clone(), reported, is_live, since: self.created.clone() }
         };

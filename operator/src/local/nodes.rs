@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use larder_crds::Watermarks;
 use larder_proto::ids::{ClusterId, NodeName};
@@ -77,6 +78,7 @@ pub struct Nodes {
 struct Running {
     agent: Agent,
     ready: Ready,
+    since: Instant,
 }
 
 impl Nodes {
@@ -103,6 +105,7 @@ impl Nodes {
         token: impl Fn(&NodeName) -> String,
         starting: &mut BTreeMap<NodeName, Agent>,
     ) -> Result<usize, Refusal> {
+        let since = Instant::now();
         let refuse = |name: &NodeName, e: &dyn std::fmt::Display| Refusal::new(format!("node {name}: {e}"));
         for plan in plans.iter().filter(|plan| !self.agents.contains_key(&plan.name)) {
             self.prepare(plan, &token(&plan.name)).map_err(|e| refuse(&plan.name, &e))?;
@@ -116,7 +119,7 @@ impl Nodes {
         }
         let started = starting.len();
         for ((name, agent), ready) in std::mem::take(starting).into_iter().zip(served.into_values()) {
-            self.agents.insert(name, Running { agent, ready });
+            self.agents.insert(name, Running { agent, ready, since });
         }
         Ok(started)
     }
@@ -156,6 +159,12 @@ impl Nodes {
     pub fn running(&mut self) -> Vec<NodeName> {
         self.agents.retain(|_, running| !running.agent.has_ended());
         self.agents.keys().cloned().collect()
+    }
+
+    /// For how long a node's agent has been running; what was reported before came from another.
+    pub fn running_ms(&self, name: &NodeName) -> Option<u64> {
+        let running = self.agents.get(name)?;
+        Some(u64::try_from(running.since.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// The process and admin port of a node's agent.

@@ -7,7 +7,7 @@ use super::owners::{Member, Table};
 use super::{leads, quota};
 use crate::ids::{NodeId, Slot};
 use crate::limits::OWNERS_MAX;
-use crate::map::{ClusterMap, NodeState};
+use crate::map::{ClusterMap, Node, NodeState};
 
 /// Nodes that come within this time of each other enter in one epoch,
 const SETTLE_MS: u64 = 5_000;
@@ -37,10 +37,16 @@ pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64)
 
 /// Whether the map was planned from these very nodes and this width: planning again could only shuffle.
 fn says_it_all(map: &ClusterMap, facts: &Facts, nodes: &BTreeMap<NodeId, NodeFact>, width: usize) -> bool {
-    let same_nodes = map.nodes().iter().eq(nodes.values().map(|fact| &fact.node));
+    let same_nodes = map.nodes().len() == nodes.len()
+        && map.nodes().iter().zip(nodes.values()).all(|(node, fact)| is_placed_alike(node, &fact.node));
     // With nobody to own slots, what the former owners keep is any width.
     let same_width = width == 0 || Slot::all().all(|slot| map.owners(slot).len() == width);
     map.epoch() >= facts.epoch_floor && same_nodes && same_width
+}
+
+/// Whether the two differ in where they are at most: placement isn't address, and moving makes no epoch.
+fn is_placed_alike(a: &Node, b: &Node) -> bool {
+    (a.id, &a.name, &a.domain, a.weight, a.state) == (b.id, &b.name, &b.domain, b.weight, b.state)
 }
 
 /// Newcomers stay `Joining` until nobody has come for 5 s; the first map takes whoever is there.

@@ -131,6 +131,18 @@ fn all_suspect_nodes_still_own_their_slots() {
 }
 
 #[test]
+fn a_node_that_moves_makes_no_epoch_and_is_found_in_the_next_one() {
+    let mut good = facts(1..=3, 2);
+    let map = first(&good);
+    good.nodes[0].node.addresses = vec!["127.0.0.9".parse().expect("an address")];
+    good.nodes[0].node.ports.peer = 7711;
+    assert_eq!(next_map(Some(&map), &good, LATER), None);
+    let next = then(&map, &with_state(&good, 2, NodeState::Suspect));
+    let moved = next.node(NodeId(1)).and_then(Node::peer_address);
+    assert_eq!(moved, Some("127.0.0.9:7711".parse().expect("an address")));
+}
+
+#[test]
 fn newcomers_enter_together() {
     let mut facts = facts(1..=3, 2);
     let map = next_map(None, &facts, 0).expect("the first map waits for nobody else");

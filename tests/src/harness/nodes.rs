@@ -16,7 +16,6 @@ use super::traces::is_alive;
 struct Ready {
     pid: i32,
     admin_port: u16,
-    peer_port: u16,
 }
 
 /// A node of a cluster.
@@ -73,19 +72,6 @@ impl Node {
     /// A page of the admin port; `None` when it doesn't answer.
     pub(super) fn page(&self, path: &str) -> Option<String> {
         fetch(self.try_ready()?.admin_port, path)
-    }
-
-    /// Whether this agent's map has the other as serving, on its port of now.
-    pub(super) fn knows(&self, other: &Node) -> bool {
-        let page = self.page("/debug/map").and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-        let (Some(page), Some(ready)) = (page, other.try_ready()) else { return false };
-        let port = format!(":{}", ready.peer_port);
-        let name = other.dir.file_name().and_then(|name| name.to_str());
-        let is_known = |node: &serde_json::Value| {
-            let peer = node["peer"].as_str().unwrap_or_default();
-            node["name"].as_str() == name && node["state"] == "Serving" && peer.ends_with(&port)
-        };
-        page["nodes"].as_array().is_some_and(|nodes| nodes.iter().any(is_known))
     }
 
     pub(super) fn metrics(&self) -> Metrics {

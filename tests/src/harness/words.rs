@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::builder::{CLUSTER_NAME, VolumeSpec};
 use super::cluster::Cluster;
 use super::metrics::Metrics;
-use super::nodes::Node;
 use super::patience::{MINUTE, wait_until};
 use super::traces::mounts_below;
 
@@ -25,10 +24,6 @@ impl Cluster {
         let wanted = volumes.len() * self.spec.nodes as usize;
         wait_until(MINUTE, &format!("{wanted} mounts"), || mounts_below(&self.dir()).len() >= wanted);
         self.wait_condition("cc", CLUSTER_NAME, "Ready", "Serving");
-        // Agents that came back have other ports; until all know them, some reads go past the cache to the origin.
-        let nodes: Vec<Node> = self.node_names().iter().map(|name| self.node(name)).collect();
-        let what = "every agent's map has the ports that every agent has now";
-        wait_until(MINUTE, what, || nodes.iter().all(|node| nodes.iter().all(|other| node.knows(other))));
     }
 
     /// Waits until a condition of an object has this reason.

@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::super::credentials::{NodeIdentity, Request};
+use super::super::whereabouts::Told;
 use super::{ConversationError, Inner, stored};
 use crate::runtime::net::Lane;
 
@@ -104,6 +105,7 @@ async fn talk(inner: &Arc<Inner>) -> Result<Renew, ConversationError> {
                 obey(inner, directive?.ok_or(ConversationError::Ended)?).await?;
                 tick.reset_immediately();
             }
+            () = inner.hooks.news.notified() => tick.reset_immediately(),
             _ = tick.tick() => {
                 let mut report = (inner.hooks.report)();
                 report.epoch = inner.map.epoch();
@@ -124,8 +126,7 @@ async fn obey(inner: &Inner, directive: message::Directive) -> Result<(), Conver
             stored::store(&inner.runtime, &inner.pool, &inner.options.state, &message).await?;
             inner.volumes.send_replace(Some(volumes));
         }
-        // Agents learn to use them with the code that follows.
-        Content::Whereabouts(message) => drop(parse_whereabouts(message)?),
+        Content::Whereabouts(message) => inner.map.hear(Told::ByOthers, parse_whereabouts(message)?),
     }
     Ok(())
 }

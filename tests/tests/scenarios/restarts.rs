@@ -1,0 +1,59 @@
+//! Agents that all restart at once: Ready says when they have found each other again.
+
+use larder_tests::harness::{Cluster, Copies, VolumeSpec};
+use larder_tests::stub::{StubS3, pattern};
+
+const CHUNK: u64 = 64 * 1024;
+const FILES: u64 = 12;
+
+/// Whether agents come back on the ports they had.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Back {
+    OnTheirPorts,
+    Elsewhere,
+}
+
+fn peer_ports(cluster: &Cluster) -> Vec<u64> {
+    let port = |node: &String| {
+        let text = std::fs::read(cluster.node_dir(node).join("agent/ready.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&text).unwrap()["peerPort"].as_u64().unwrap()
+    };
+    cluster.node_names().iter().map(port).collect()
+}
+
+#[test]
+fn once_ready_again_no_read_goes_past_the_peers_to_the_origin() {
+    let stub = StubS3::builder().start_blocking().unwrap();
+    let keys: Vec<String> = (0..FILES).map(|number| format!("f{number}")).collect();
+    for key in &keys {
+        stub.put_pattern(key, 1, 4 * CHUNK);
+    }
+    let volume = VolumeSpec::s3("data", &stub).chunk_size("64Ki").read_ahead("0");
+    let cluster = Cluster::builder().alone().volume(volume).up();
+    let nodes = cluster.node_names();
+    let read_all = |node: &str| {
+        for key in &keys {
+            pattern::check_version(key, 1, 0, &cluster.read(node, "data", key).unwrap()).unwrap();
+        }
+    };
+    read_all("n1");
+    cluster.wait_copies(Copies { chunks: FILES * 4, replicas: 2 });
+    for back in [Back::Elsewhere, Back::OnTheirPorts, Back::Elsewhere] {
+        let (ports, epoch) = (peer_ports(&cluster), cluster.map()["epoch"].clone());
+        if back == Back::Elsewhere {
+            for node in &nodes {
+                std::fs::remove_file(cluster.node_dir(node).join("agent/ports.json")).unwrap();
+            }
+        }
+        stub.reset_counters();
+        cluster.restart(&nodes.iter().map(String::as_str).collect::<Vec<_>>());
+        let again = peer_ports(&cluster);
+        match back {
+            Back::OnTheirPorts => assert_eq!(again, ports),
+            Back::Elsewhere => assert_ne!(again, ports),
+        }
+        nodes.iter().for_each(|node| read_all(node));
+        assert_eq!(stub.counters().gets, 0, "every chunk has two copies, and every peer is known");
+        println!("epoch {epoch} before, {} after", cluster.map()["epoch"]);
+    }
+}
