@@ -30,7 +30,7 @@ mod stall;
 
 pub use announce::{Meeting, routes as announcements};
 pub use body::PutBody;
-pub use client::{Client, ClientCounts, PeerBatch, PeerBody};
+pub use client::{Client, ClientCounts, FILL_HEAD, PeerBatch, PeerBody};
 pub use control::ControlRoutes;
 pub use server::{Server, ServerCounts};
 

@@ -171,6 +171,11 @@ impl World {
         self.origin.totals().0
     }
 
+    /// Whatever a node says comes this much later.
+    pub fn slow(&self, index: usize, by: Duration) {
+        self.net.slow(&self.places[index].identity, by);
+    }
+
     /// Kills a node.
     pub async fn kill(&mut self, index: usize, ending: Ending) {
         self.net.kill(&self.places[index].identity);

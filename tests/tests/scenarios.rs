@@ -15,8 +15,8 @@ mod scenarios {
     mod min_nodes;
     mod names;
     mod origin_faults;
-    mod programs;
     mod passthrough;
+    mod programs;
     mod read_only;
     mod requests;
     mod restarts;

@@ -74,7 +74,7 @@ impl Inner {
         loop {
             action = match action {
                 Action::Ask(hop) => {
-                    let ask = Ask { request, owners: &owners };
+                    let ask = Ask { request, owners: &owners, leading: flight.leading };
                     self.ask(&flight, &mut machine, &mut writer, hop, &ask).await
                 }
                 Action::Continue => machine.step(Event::Tick, self.now()),
@@ -279,7 +279,7 @@ fn source_of(hops: &[Hop]) -> Source {
 /// The owner as the route sees it. A Fill that was passed on to us makes us the lead, whatever our map says.
 fn owner(node: &crate::replica::OwnerNode, owners: &Owners, leading: Leading) -> Owner {
     let serving = match leading {
-        Leading::Map => node.state == NodeState::Serving,
+        Leading::Map | Leading::Asked => node.state == NodeState::Serving,
         Leading::Passed => Some(node.id) == owners.this,
     };
     Owner { id: node.id, serving, near: node.near }

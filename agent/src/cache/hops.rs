@@ -1,8 +1,8 @@
 //! The places themselves: opening one, and taking its next piece, checked.
 //!
 //! A peer that is asked for a Fill may be silent because the origin is: after [`SILENCE`] it is asked for a block that
-//! it may not have, and any answer shows that it lives. A process that hangs costs a second that way, not the reader's
-//! deadline.
+//! it may not have, and any answer shows that it lives. A process that hangs costs two seconds that way, not the reader's
+//! deadline; one that is slow because it gets no processor is not passed over.
 
 use std::time::Duration;
 
@@ -22,15 +22,19 @@ use super::Inner;
 use super::counters::one;
 use super::flight::{HAVE_PATIENCE, HopFailure};
 use super::route::Hop;
+use super::table::Leading;
 use crate::origin;
-use crate::peer::{PeerBody, PeerError};
+use crate::peer::{FILL_HEAD, PeerBody, PeerError};
 use crate::replica::Owners;
 
 /// A Fill that sends nothing for this long makes us ask whether the peer still lives.
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// How long a living peer may take to say anything at all.
-const PROBE_WITHIN: Duration = Duration::from_millis(500);
+const PROBE_WITHIN: Duration = Duration::from_millis(1500);
+
+/// The same to an owner that passes on a Fill: whoever sent it here has waited for that peer already.
+const SECOND_WAIT: Duration = Duration::from_secs(1);
 
 /// What bounds one body as a whole; progress is watched by the flight. 64 MiB at 1 MiB/s.
 const BODY_WITHIN: Duration = Duration::from_secs(64);
@@ -41,6 +45,8 @@ pub struct Ask<'a> {
     pub request: RequestId,
     /// Who owns the chunk, by the map of now.
     pub owners: &'a Owners,
+    /// Why this node drives the flight.
+    pub leading: Leading,
 }
 
 /// A place that sends.
@@ -132,7 +138,18 @@ impl Inner {
         let request = ChunkRequest::new(ask.request, want, ask.owners.epoch, chunk.clone(), range).ok_or(bad)?;
         // The client bounds a Fill's head; waiting in line for a connection is not the peer's doing.
         let patience = if want.is_fill() { BODY_WITHIN } else { HAVE_PATIENCE };
-        let read = self.peers.read(node, &request, self.now() + BODY_WITHIN);
+        let second = want.is_fill() && ask.leading == Leading::Asked;
+        let head_within = match want {
+            Want::Have => HAVE_PATIENCE,
+            Want::Fill | Want::PassedFill => {
+                if second {
+                    SECOND_WAIT
+                } else {
+                    FILL_HEAD
+                }
+            }
+        };
+        let read = self.peers.read_within(node, &request, head_within, self.now() + BODY_WITHIN);
         match timeout(patience, read).await {
             Ok(Ok(body)) => {
                 Ok(Place::Peer { node, body: Box::new(body), fills: want.is_fill(), opened: !want.is_fill() })

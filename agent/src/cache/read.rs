@@ -99,7 +99,7 @@ impl Inner {
     async fn read_direct(&self, request: RequestId, chunk: &Chunk, range: ByteRange) -> Direct {
         let wide = range.widen_to_blocks(u64::from(chunk.len()));
         let (owners, hops) = self.route_of(chunk, Leading::Map);
-        let ask = Ask { request, owners: &owners };
+        let ask = Ask { request, owners: &owners, leading: Leading::Map };
         for hop in hops {
             let (node, want) = match hop {
                 Hop::Store => match self.read_stored(chunk, wide).await {

@@ -46,7 +46,7 @@ impl Handler for Cache {
         if request.want() == Want::Have {
             return Err(ErrorKind::NotHere);
         }
-        let leading = if request.want() == Want::PassedFill { Leading::Passed } else { Leading::Map };
+        let leading = if request.want() == Want::PassedFill { Leading::Passed } else { Leading::Asked };
         let seat = match inner.flights.board(chunk, Patience::Guest, leading) {
             Boarded::Joined(seat) => seat,
             Boarded::Started(seat) => {

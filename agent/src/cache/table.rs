@@ -58,6 +58,8 @@ pub enum Patience {
 pub enum Leading {
     /// As the map says.
     Map,
+    /// As the map says; but another node sent its Fill here, so it had no luck with the owners before us.
+    Asked,
     /// Another owner passed the Fill on to us: we fill, whatever our map says.
     Passed,
 }

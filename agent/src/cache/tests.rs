@@ -122,6 +122,53 @@ async fn a_dead_owner_costs_milliseconds_and_no_second_get() {
         .await;
 }
 
+/// Slow isn't dead: a lead that gets no processor for 0.9 s at a time is waited for, by readers and by the next owner.
+#[tokio::test(start_paused = true)]
+async fn a_lead_that_is_slow_is_not_passed_over() {
+    let world = World::new(10).await;
+    world.origin.set_latency(Duration::from_millis(20));
+    let object = world.put("a", 8 * CHUNK as usize);
+    for index in 0..8 {
+        let chunk = chunk(&object, index);
+        let (lead, second, reader) = world.roles(&chunk);
+        for node in 0..3 {
+            world.slow(node, if node == lead { Duration::from_millis(900) } else { Duration::ZERO });
+        }
+        let reads = [reader, second, reader, second, lead].map(|node| read_all(&world, node, &chunk));
+        let whole = u64::from(index) * CHUNK..u64::from(index + 1) * CHUNK;
+        for answer in join_all(reads).await {
+            assert!(
+                answer.expect("read") == content("a", 8 * CHUNK as usize)[whole.start as usize..whole.end as usize]
+            );
+        }
+        assert_eq!(world.gets(), u64::from(index) + 1, "one GET per chunk");
+    }
+}
+
+/// A stopped process: connections are made, nothing comes. It costs its readers three seconds once, not per chunk.
+#[tokio::test(start_paused = true)]
+async fn a_lead_that_hangs_holds_readers_once() {
+    let world = World::new(11).await;
+    let object = world.put("a", 8 * CHUNK as usize);
+    let (lead, _, _) = world.roles(&chunk(&object, 0));
+    let led: Vec<Chunk> =
+        (0..8).map(|index| chunk(&object, index)).filter(|chunk| world.roles(chunk).0 == lead).collect();
+    assert!(led.len() >= 3, "runs of four chunks share a slot");
+    world.slow(lead, Duration::from_secs(3_600));
+    let mut waited = Vec::new();
+    for chunk in &led {
+        let (_, _, reader) = world.roles(chunk);
+        let began = now(&world, reader);
+        read_all(&world, reader, chunk).await.expect("from the next owner");
+        waited.push(now(&world, reader) - began);
+    }
+    assert!(waited[0] > Duration::from_secs(1), "the fault was hit: {waited:?}");
+    assert!(waited[0] < Duration::from_millis(3_100), "{waited:?}");
+    assert!(waited[1..].iter().all(|waited| *waited < Duration::from_millis(100)), "{waited:?}");
+    // A process that only says nothing has asked for the first chunk too; a stopped one wouldn't have.
+    assert!(world.gets() <= led.len() as u64 + 1, "{} GETs", world.gets());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_dies_in_the_middle_is_replaced_by_the_next() {
     let mut world = World::new(4).await;

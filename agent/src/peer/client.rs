@@ -31,14 +31,21 @@ use super::pool::{Destination, Freshness, Leased, Pool, Purpose, Turn};
 use super::{Members, PeerError, control};
 use crate::runtime::Runtime;
 use crate::runtime::circuit::{Circuit, Verdict};
-use crate::runtime::net::Identity;
+use crate::runtime::net::{ConnectError, Identity};
 
-/// How long an answer's head may take: a Have looks into its stores, a Fill answers before it asks the origin. What a
-/// reader loses to a peer that hangs.
-const HEAD: Duration = Duration::from_secs(1);
+/// How long an answer's head may take: a Have looks into its stores.
+const HEAD: Duration = Duration::from_millis(1500);
+
+/// The same for a Fill, which is answered before the origin is asked, connecting included. What a reader loses to a peer
+/// that hangs, once: then its circuit is open. Slow isn't dead, and passing over a lead that lives costs a second GET: a
+/// process that gets no processor for a second is waited for.
+pub const FILL_HEAD: Duration = Duration::from_secs(2);
+
+/// The same for a request that finds out whether a peer that hung is back: its reader has others to ask.
+const PROBE_HEAD: Duration = Duration::from_millis(500);
 
 /// Who gives an attempt up after this long without an answer has waited for a peer that hangs.
-const GIVEN_UP: Duration = Duration::from_millis(500);
+const GIVEN_UP: Duration = Duration::from_secs(1);
 
 /// How long a peer may take for its map.
 const MAP: Duration = Duration::from_secs(5);
@@ -132,9 +139,21 @@ impl Client {
     /// Asks `node` for bytes. Returns when the head of the answer is here; for a Fill that is before the peer knows
     /// whether the bytes will come ([`PeerBody::first`]). `deadline` bounds everything, the whole body included.
     pub async fn read(&self, node: NodeId, request: &ChunkRequest, deadline: Instant) -> Result<PeerBody, PeerError> {
+        let within = if request.want().is_fill() { FILL_HEAD } else { HEAD };
+        self.read_within(node, request, within, deadline).await
+    }
+
+    /// The same, with another bound for the head of the answer.
+    pub async fn read_within(
+        &self,
+        node: NodeId,
+        request: &ChunkRequest,
+        within: Duration,
+        deadline: Instant,
+    ) -> Result<PeerBody, PeerError> {
         let purpose = if request.want().is_fill() { Purpose::Fill } else { Purpose::Have };
         let head = request.to_head();
-        let (leased, answer) = self.ask(node, purpose, head, Outgoing::empty(), deadline).await?;
+        let (leased, answer) = self.ask_within(node, purpose, head, Outgoing::empty(), within, deadline).await?;
         let expected = body_len(request.range(), Some(request.want()));
         if answer.body().size_hint().exact() != Some(expected) {
             self.inner.record(node, Verdict::Failed);
@@ -264,6 +283,7 @@ impl Client {
         let inner = &self.inner;
         let to = inner.destination(node)?;
         let turn = inner.pool.turn(node, purpose, deadline).await?;
+        let within = if inner.is_troubled(node) { within.min(PROBE_HEAD) } else { within };
         if !inner.admit(node) {
             inner.counts.circuit_open.fetch_add(1, Ordering::Relaxed);
             return Err(PeerError::CircuitOpen(node));
@@ -274,7 +294,7 @@ impl Client {
         let deadline = deadline.min(began.checked_add(within).unwrap_or(deadline));
         let exchanged = self.exchange(&to, turn, head, body, deadline).await;
         attempt.ended();
-        let (leased, answer) = exchanged.inspect_err(|_| inner.record(node, Verdict::Failed))?;
+        let (leased, answer) = exchanged.inspect_err(|error| inner.record(node, inner.verdict(error, began)))?;
         if let (Some(epoch), Identity::Node(_, name)) = (epoch_of_answer(answer.headers()), &to.identity) {
             self.hear(name, epoch);
         }
@@ -345,14 +365,26 @@ impl Inner {
         Ok(Destination { node, identity: Identity::Node(self.members.cluster(), name), addresses })
     }
 
+    /// Whether the node's circuit is open: the next request is a probe, if it may go out at all.
+    fn is_troubled(&self, node: NodeId) -> bool {
+        self.circuits.lock().get(&node).is_some_and(|circuit| !matches!(circuit, Circuit::Closed { .. }))
+    }
+
     /// Whether the node may be asked now. Only troubled peers have a circuit: one that isn't there lets pass.
     fn admit(&self, node: NodeId) -> bool {
         let now = self.runtime.clock.now();
         self.circuits.lock().get_mut(&node).is_none_or(|circuit| circuit.admit(now))
     }
 
+    /// What a failure says about the peer: a long silence, whether while connecting or after, is enough to ask others.
+    fn verdict(&self, error: &PeerError, began: Instant) -> Verdict {
+        let silent = matches!(error, PeerError::Deadline | PeerError::Connect(ConnectError::Deadline { .. }));
+        let long = self.runtime.clock.now().duration_since(began) >= GIVEN_UP;
+        if silent && long { Verdict::Hung } else { Verdict::Failed }
+    }
+
     fn record(&self, node: NodeId, verdict: Verdict) {
-        if verdict == Verdict::Failed {
+        if matches!(verdict, Verdict::Failed | Verdict::Hung) {
             self.counts.failures.fetch_add(1, Ordering::Relaxed);
         }
         let now = self.runtime.clock.now();

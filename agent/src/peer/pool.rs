@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::PeerError;
+use super::client::FILL_HEAD;
 use super::outgoing::Outgoing;
 use crate::runtime::Runtime;
 use crate::runtime::net::{ConnectError, Identity, Lane};
@@ -28,8 +29,9 @@ const IDLE: Duration = Duration::from_secs(20);
 /// How often idle connections are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// TCP and TLS together. In one data center they take a few milliseconds; the next owner is better than waiting.
-const CONNECT: Duration = Duration::from_secs(1);
+/// TCP and TLS together. In one data center they take a few milliseconds; a process that gets no processor takes its time
+/// for TLS, and is waited for as long as for an answer.
+const CONNECT: Duration = FILL_HEAD;
 
 /// Headers of an answer are few; a peer that sends more isn't one.
 const HEADERS_MAX: usize = 32;

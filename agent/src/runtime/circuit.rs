@@ -1,7 +1,7 @@
 //! Whether a peer or an origin is asked at all. Sans-IO: time comes in with each call.
 //!
 //! ```text
-//!              3 failures in a row              1 s after it opened, the next request
+//!          3 failures in a row, or one silence      1 s after it opened, the next request
 //!   Closed ---------------------------> Open ---------------------------------------> Probing
 //!     ^                                  ^                                              |  |
 //!     |                                  +----------------------------- it failed ------+  |
@@ -22,6 +22,9 @@ pub const FAILURES_TO_OPEN: u32 = 3;
 /// How long an open circuit asks nothing, and how long a probe may take before another one is let through.
 pub const OPEN_FOR: Duration = Duration::from_secs(1);
 
+/// The same after a long silence: by then the map authority has noticed it too, and others come first in its map.
+pub const HUNG_FOR: Duration = Duration::from_secs(3);
+
 /// What a request showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -29,6 +32,8 @@ pub enum Verdict {
     Alive,
     /// There was none, or it asked for less.
     Failed,
+    /// There was none for so long that nobody should wait for it again: this alone opens the circuit.
+    Hung,
     /// The request was given up before one could tell.
     Unknown,
 }
@@ -84,13 +89,14 @@ impl Circuit {
             (Self::Closed { failures }, Verdict::Failed) if failures + 1 >= FAILURES_TO_OPEN => {
                 (Self::Open { until: now + OPEN_FOR }, true)
             }
+            (Self::Closed { .. }, Verdict::Hung) => (Self::Open { until: now + HUNG_FOR }, true),
+            (Self::Probing { .. }, Verdict::Hung) => (Self::Open { until: now + HUNG_FOR }, false),
             (Self::Closed { failures }, Verdict::Failed) => (Self::Closed { failures: failures + 1 }, false),
             (Self::Probing { .. }, Verdict::Failed) => (Self::Open { until: now + OPEN_FOR }, false),
             (Self::Probing { .. }, Verdict::Unknown) => (Self::Open { until: now }, false),
             // A request from before it opened: nothing new.
-            (Self::Open { .. }, Verdict::Failed | Verdict::Unknown) | (Self::Closed { .. }, Verdict::Unknown) => {
-                (*self, false)
-            }
+            (Self::Open { .. }, Verdict::Failed | Verdict::Hung | Verdict::Unknown)
+            | (Self::Closed { .. }, Verdict::Unknown) => (*self, false),
         };
         *self = next;
         opened
@@ -131,6 +137,17 @@ mod tests {
             assert!(!circuit.settle(Verdict::Alive, now));
         }
         assert!(circuit.admit(now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_long_silence_is_enough() {
+        let now = Instant::now();
+        let mut circuit = Circuit::new();
+        assert!(circuit.settle(Verdict::Hung, now));
+        assert!(!circuit.admit(now + OPEN_FOR));
+        assert!(circuit.admit(now + HUNG_FOR));
+        circuit.settle(Verdict::Hung, now + HUNG_FOR);
+        assert!(!circuit.admit(now + HUNG_FOR + OPEN_FOR));
     }
 
     #[tokio::test(start_paused = true)]

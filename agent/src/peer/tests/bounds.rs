@@ -127,7 +127,7 @@ async fn a_peer_that_hangs_opens_its_circuit_also_when_its_askers_lose_patience(
     for _ in 0..3 {
         let request = asks(Want::Have, &small);
         let read = two.alice.read(BOB, &request, soon());
-        assert!(tokio::time::timeout(Duration::from_millis(700), read).await.is_err(), "it hangs");
+        assert!(tokio::time::timeout(Duration::from_millis(1100), read).await.is_err(), "it hangs");
     }
     let open = two.alice.read(BOB, &asks(Want::Have, &small), soon()).await.err().expect("not asked");
     assert!(matches!(open, PeerError::CircuitOpen(BOB)), "{open}");

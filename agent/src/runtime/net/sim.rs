@@ -47,6 +47,7 @@ struct State {
     links: BTreeMap<u64, Link>,
     killed: Vec<Identity>,
     parted: Vec<(Identity, Identity)>,
+    slow: BTreeMap<Identity, Duration>,
     ports: u16,
     refused: u64,
 }
@@ -121,6 +122,12 @@ impl SimNet {
         self.state.lock().parted.clear();
     }
 
+    /// Whatever the node says comes this much later, as from a process that gets no processor; a long time is as good as
+    /// a process that is stopped: connections to it are made, and nothing comes.
+    pub fn slow(&self, identity: &Identity, by: Duration) {
+        self.state.lock().slow.insert(identity.clone(), by);
+    }
+
     /// Connections that were refused: each is an injected fault that was hit, or nobody who listened.
     pub fn refused(&self) -> u64 {
         self.state.lock().refused
@@ -161,7 +168,7 @@ impl Net for SimNode {
         }
         let broken = Arc::new(CancellationToken::new());
         let (ours, theirs) = duplex(STREAM_BYTES);
-        let theirs = SimIo::new(theirs, self.net.clone(), broken.clone());
+        let theirs = SimIo::new(theirs, self.net.clone(), identity.clone(), broken.clone());
         if sender.try_send((Box::new(theirs), self.identity.clone(), lane)).is_err() {
             state.refused += 1;
             return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
@@ -169,7 +176,7 @@ impl Net for SimNode {
         state.break_links();
         let id = state.links.last_key_value().map_or(0, |(last, _)| last + 1);
         state.links.insert(id, Link { ends: (self.identity.clone(), identity), broken: Arc::downgrade(&broken) });
-        Ok(Box::new(SimIo::new(ours, self.net.clone(), broken)))
+        Ok(Box::new(SimIo::new(ours, self.net.clone(), self.identity.clone(), broken)))
     }
 
     async fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Listener>> {
@@ -239,6 +246,7 @@ impl PlainListener for NobodyComes {
 struct SimIo {
     stream: DuplexStream,
     net: SimNet,
+    speaker: Identity,
     /// Held so that the net finds the stream while either end is there.
     _broken: Arc<CancellationToken>,
     breaks: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -248,9 +256,9 @@ struct SimIo {
 }
 
 impl SimIo {
-    fn new(stream: DuplexStream, net: SimNet, broken: Arc<CancellationToken>) -> Self {
+    fn new(stream: DuplexStream, net: SimNet, speaker: Identity, broken: Arc<CancellationToken>) -> Self {
         let breaks = Box::pin(CancellationToken::clone(&broken).cancelled_owned());
-        Self { stream, net, _broken: broken, breaks, spoke: None, travelling: None }
+        Self { stream, net, speaker, _broken: broken, breaks, spoke: None, travelling: None }
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -263,7 +271,8 @@ impl SimIo {
     /// Pays the delay of a burst that begins now.
     fn poll_travel(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.travelling.is_none() && self.spoke != Some(Instant::now()) {
-            self.travelling = Some(Box::pin(sleep(self.net.draw())));
+            let slow = self.net.state.lock().slow.get(&self.speaker).copied().unwrap_or_default();
+            self.travelling = Some(Box::pin(sleep(self.net.draw() + slow)));
         }
         if let Some(travelling) = &mut self.travelling {
             std::task::ready!(travelling.as_mut().poll(cx));
