@@ -33,6 +33,7 @@ use crate::schema::{DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, rule};
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Address","type":"string","jsonPath":".status.address","priority":1,"description":"Where peers reach it"}"#,
     printcolumn = r#"{"name":"Epoch","type":"integer","jsonPath":".status.epoch","priority":1,"description":"Epoch of the map it follows"}"#,
+    printcolumn = r#"{"name":"Passthrough","type":"string","jsonPath":".status.passthrough","priority":1,"description":"Whether the kernel reads whole local files past the agent"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.version","priority":1,"description":"Version of its agent"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -97,6 +98,10 @@ pub struct CacheNodeStatus {
     #[schemars(range(min = 0))]
     pub epoch: Option<i64>,
 
+    /// Whether the kernel reads whole local files past the agent, or why it doesn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passthrough: Option<Passthrough>,
+
     /// Conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -115,6 +120,25 @@ pub enum NodeState {
     Serving,
     /// It is silent; others lead its slots.
     Suspect,
+    /// A value that a newer version wrote. The schema refuses to store it again.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// Whether the kernel reads whole local files past the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Passthrough {
+    /// It does.
+    Active,
+    /// The kernel is older than 6.9, or built without.
+    NoKernelSupport,
+    /// The agent lacks CAP_SYS_ADMIN in the initial user namespace.
+    NoCapability,
+    /// Its share of the agent's descriptors is used up: raise the limit of open files.
+    NoDescriptors,
+    /// A store lies on file systems stacked upon each other: give it a disk.
+    StackedFileSystem,
     /// A value that a newer version wrote. The schema refuses to store it again.
     #[serde(other)]
     #[schemars(skip)]

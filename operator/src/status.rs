@@ -7,7 +7,7 @@ use larder_crds::{
     ClusterReadyReason, Condition, ConditionStatus, MinNodesMetReason, NodeCounts, OriginReachableReason, Problem,
     SlotCounts, Time, VolumeConditionType, VolumeReadyReason, condition, format_bytes, format_percent, set_condition,
 };
-use larder_proto::control::{StoreHealth, StoreReport};
+use larder_proto::control::{Passthrough, StoreHealth, StoreReport};
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{Epoch, NodeId, NodeName, Slot, VolumeId};
 use larder_proto::limits::SLOTS;
@@ -171,7 +171,18 @@ pub fn node(node: &NodeView) -> CacheNodeStatus {
         slots: i32::try_from(reported.share.owned).ok(),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         epoch: i64::try_from(reported.epoch.0).ok(),
+        passthrough: reported.passthrough.map(passthrough),
         conditions: Vec::new(),
+    }
+}
+
+fn passthrough(reported: Passthrough) -> larder_crds::Passthrough {
+    match reported {
+        Passthrough::Active => larder_crds::Passthrough::Active,
+        Passthrough::NoKernel => larder_crds::Passthrough::NoKernelSupport,
+        Passthrough::NoCapability => larder_crds::Passthrough::NoCapability,
+        Passthrough::NoDescriptors => larder_crds::Passthrough::NoDescriptors,
+        Passthrough::Stacked => larder_crds::Passthrough::StackedFileSystem,
     }
 }
 

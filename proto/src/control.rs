@@ -70,6 +70,21 @@ pub enum StoreHealth {
     Fenced,
 }
 
+/// Whether the kernel reads whole local files past the agent, or why it doesn't, or not all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Passthrough {
+    /// It does.
+    Active,
+    /// The kernel can't: it is older than 6.9, or built without.
+    NoKernel,
+    /// The agent lacks CAP_SYS_ADMIN in the initial user namespace.
+    NoCapability,
+    /// The share of descriptors is used up.
+    NoDescriptors,
+    /// A store lies on file systems stacked too deep.
+    Stacked,
+}
+
 /// One store of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreReport {
@@ -127,6 +142,8 @@ pub struct NodeReport {
     pub began_ms: u64,
     /// Serving nodes that it has not reached since it began.
     pub unmet: Vec<NodeId>,
+    /// Passthrough; nothing when it doesn't say.
+    pub passthrough: Option<Passthrough>,
 }
 
 /// Where a node is, in its own words.
@@ -206,6 +223,7 @@ impl NodeReport {
             volumes: from.volumes.into_iter().map(parse_volume_report).collect::<Result<_, _>>()?,
             began_ms: from.began_ms,
             unmet: from.unmet.into_iter().map(NodeId).collect(),
+            passthrough: parse_passthrough(from.passthrough),
         })
     }
 
@@ -221,6 +239,7 @@ impl NodeReport {
             volumes: self.volumes.iter().map(volume_report_message).collect(),
             began_ms: self.began_ms,
             unmet: self.unmet.iter().map(|node| node.0).collect(),
+            passthrough: passthrough_message(self.passthrough).into(),
         }
     }
 }
@@ -256,6 +275,29 @@ fn parse_ports(from: message::Ports) -> Result<Ports, BadMessage> {
 
 fn ports_message(Ports { peer, s3, redis }: Ports, admin: u16) -> message::Ports {
     message::Ports { peer: peer.into(), s3: s3.into(), redis: redis.into(), admin: admin.into() }
+}
+
+/// What isn't known isn't said: a newer agent's word is no reason to end its stream.
+fn parse_passthrough(from: i32) -> Option<Passthrough> {
+    match message::Passthrough::try_from(from).ok()? {
+        message::Passthrough::Unspecified => None,
+        message::Passthrough::Active => Some(Passthrough::Active),
+        message::Passthrough::NoKernel => Some(Passthrough::NoKernel),
+        message::Passthrough::NoCapability => Some(Passthrough::NoCapability),
+        message::Passthrough::NoDescriptors => Some(Passthrough::NoDescriptors),
+        message::Passthrough::Stacked => Some(Passthrough::Stacked),
+    }
+}
+
+fn passthrough_message(from: Option<Passthrough>) -> message::Passthrough {
+    match from {
+        None => message::Passthrough::Unspecified,
+        Some(Passthrough::Active) => message::Passthrough::Active,
+        Some(Passthrough::NoKernel) => message::Passthrough::NoKernel,
+        Some(Passthrough::NoCapability) => message::Passthrough::NoCapability,
+        Some(Passthrough::NoDescriptors) => message::Passthrough::NoDescriptors,
+        Some(Passthrough::Stacked) => message::Passthrough::Stacked,
+    }
 }
 
 fn parse_store(from: message::Store) -> Result<StoreReport, BadMessage> {

@@ -173,6 +173,7 @@ impl Known {
             stores: report.map(|report| report.stores.clone()).unwrap_or_default(),
             unreachable: report.map(|report| report.unreachable.clone()).unwrap_or_default(),
             unmet: report.map(|report| report.unmet.clone()).unwrap_or_default(),
+            passthrough: report.and_then(|report| report.passthrough),
             share: shares.get(&self.node.id).copied().unwrap_or_default(),
             silent_ms: self.report.as_ref().map(|(_, at_ms)| now_ms.saturating_sub(*at_ms)),
         }

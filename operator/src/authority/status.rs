@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use larder_proto::control::StoreReport;
+use larder_proto::control::{Passthrough, StoreReport};
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{Epoch, NodeId, NodeName};
 use larder_proto::map::{NodeState, Ports, Share};
@@ -33,6 +33,8 @@ pub struct NodeStatus {
     pub unreachable: Vec<NodeId>,
     /// Serving nodes that it hasn't reached since its agent began.
     pub unmet: Vec<NodeId>,
+    /// Whether the kernel reads whole local files past its agent.
+    pub passthrough: Option<Passthrough>,
     /// Slots it owns and leads.
     pub share: Share,
     /// Since its last report; none since the authority began.

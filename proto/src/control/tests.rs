@@ -29,7 +29,25 @@ fn report() -> NodeReport {
         }],
         began_ms: 1_763_700_000_000,
         unmet: vec![NodeId(5)],
+        passthrough: Some(Passthrough::NoDescriptors),
     }
+}
+
+#[test]
+fn what_a_newer_agent_says_of_passthrough_is_not_said() {
+    for passthrough in [
+        None,
+        Some(Passthrough::Active),
+        Some(Passthrough::NoKernel),
+        Some(Passthrough::NoCapability),
+        Some(Passthrough::NoDescriptors),
+        Some(Passthrough::Stacked),
+    ] {
+        let sent = NodeReport { passthrough, ..report() };
+        assert_eq!(NodeReport::parse(sent.to_message()), Ok(sent));
+    }
+    let newer = message::Report { passthrough: 77, ..report().to_message() };
+    assert_eq!(NodeReport::parse(newer).map(|report| report.passthrough), Ok(None));
 }
 
 fn volume(origin: Origin, freshness: Freshness) -> Volume {
