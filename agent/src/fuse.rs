@@ -21,7 +21,7 @@ mod ops;
 mod passthrough;
 
 pub use ops::{Op, OpCounts, Ops};
-pub use passthrough::{Connection, Passthrough, PassthroughCounts, Refusal};
+pub use passthrough::{Connection, Passthrough, PassthroughCounts, Refusal, Standing};
 
 use door::Door;
 

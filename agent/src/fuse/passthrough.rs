@@ -82,11 +82,36 @@ impl Refusal {
         }
     }
 
-    /// Whether it holds for the whole agent until it is started anew.
-    fn is_lasting(self) -> bool {
+    /// What holds for the whole agent until it is started anew.
+    fn lasting(self) -> Option<Standing> {
         match self {
-            Self::Kernel | Self::Capability => true,
-            Self::Descriptors | Self::Stacked | Self::Disk | Self::Unverified | Self::Other => false,
+            Self::Kernel => Some(Standing::Kernel),
+            Self::Capability => Some(Standing::Capability),
+            Self::Descriptors | Self::Stacked | Self::Disk | Self::Unverified | Self::Other => None,
+        }
+    }
+}
+
+/// What stands in the way of passthrough as long as nobody mends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// As [`Refusal::Kernel`].
+    Kernel,
+    /// As [`Refusal::Capability`].
+    Capability,
+    /// As [`Refusal::Descriptors`], until files are closed.
+    Descriptors,
+    /// As [`Refusal::Stacked`], for some store.
+    Stacked,
+}
+
+impl Standing {
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::Kernel => Refusal::Kernel,
+            Self::Capability => Refusal::Capability,
+            Self::Descriptors => Refusal::Descriptors,
+            Self::Stacked => Refusal::Stacked,
         }
     }
 }
@@ -120,8 +145,8 @@ struct Inner {
     opened: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
     /// What holds until the agent is started anew.
-    lasting: OnceLock<Refusal>,
-    /// The latest refusal of the kernel that is no lasting one, and not over.
+    lasting: OnceLock<Standing>,
+    /// The kernel refused a store's file for its depth.
     stacked_too_deep: AtomicBool,
     turns: Semaphore,
     waiting: AtomicU64,
@@ -165,22 +190,24 @@ impl Passthrough {
     }
 
     /// Why no file is passed through, or not every file that could be; nothing when all is well.
-    pub fn refusal(&self) -> Option<Refusal> {
+    pub fn refusal(&self) -> Option<Standing> {
         let inner = &self.inner;
         if let Some(lasting) = inner.lasting.get() {
             return Some(*lasting);
         }
         if inner.files.load(Ordering::Relaxed) >= inner.files_max {
-            return Some(Refusal::Descriptors);
+            return Some(Standing::Descriptors);
         }
-        inner.stacked_too_deep.load(Ordering::Relaxed).then_some(Refusal::Stacked)
+        inner.stacked_too_deep.load(Ordering::Relaxed).then_some(Standing::Stacked)
     }
 }
 
 impl Inner {
     fn refuse(&self, why: Refusal) -> Mode {
         self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
-        if why.is_lasting() && self.lasting.set(why).is_ok() {
+        if let Some(lasting) = why.lasting()
+            && self.lasting.set(lasting).is_ok()
+        {
             tracing::info!(reason = why.as_str(), "files are read through the agent: passthrough isn't to be had");
         }
         if why == Refusal::Stacked {
@@ -246,7 +273,7 @@ impl Connection {
 
     /// The kernel said at the beginning that it can't.
     pub(super) fn unsupported(&self) {
-        let _lasting = self.inner.lasting.set(Refusal::Kernel);
+        let _lasting = self.inner.lasting.set(Standing::Kernel);
     }
 
     /// A handle was opened that the kernel reads past us.
@@ -262,7 +289,7 @@ impl Backings for Connection {
             return Some(Mode::Cached);
         }
         if let Some(lasting) = self.inner.lasting.get() {
-            return Some(self.inner.refuse(*lasting));
+            return Some(self.inner.refuse(lasting.refusal()));
         }
         if !self.inner.stores.is_verified(&object.id()) {
             self.inner.verify(object);

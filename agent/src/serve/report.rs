@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use larder_proto::control::{NodeAddress, NodeReport, StoreHealth, StoreReport, VolumeReport};
+use larder_proto::control::{NodeAddress, NodeReport, Passthrough, StoreHealth, StoreReport, VolumeReport};
 use larder_proto::map::Ports;
 use tokio::sync::{Notify, watch};
 
 use super::parts::Parts;
 use crate::config::{self, Config};
+use crate::fuse::{self, Standing};
 use crate::metrics::Trees;
 use crate::origin::{Origins, Volumes};
 use crate::peer::{Client, Meeting};
@@ -28,6 +29,7 @@ pub(super) struct Reporter {
     origins: Origins,
     peers: Client,
     trees: Trees,
+    passthrough: fuse::Passthrough,
     volumes: watch::Receiver<Volumes>,
 }
 
@@ -47,6 +49,7 @@ impl Reporter {
             origins: parts.origins.clone(),
             peers: parts.peers.clone(),
             trees,
+            passthrough: parts.ground.passthrough.clone(),
             volumes: parts.ground.volumes.clone(),
         }
     }
@@ -68,6 +71,7 @@ impl Reporter {
             stores: self.stores.status().iter().map(store).collect(),
             unreachable: self.peers.unreachable(),
             volumes: self.volumes(),
+            passthrough: Some(passthrough(&self.passthrough)),
             ..NodeReport::default()
         }
     }
@@ -92,6 +96,16 @@ impl Reporter {
                 }
             })
             .collect()
+    }
+}
+
+fn passthrough(of: &fuse::Passthrough) -> Passthrough {
+    match of.refusal() {
+        None => Passthrough::Active,
+        Some(Standing::Kernel) => Passthrough::NoKernel,
+        Some(Standing::Capability) => Passthrough::NoCapability,
+        Some(Standing::Descriptors) => Passthrough::NoDescriptors,
+        Some(Standing::Stacked) => Passthrough::Stacked,
     }
 }
 

@@ -44,6 +44,12 @@ fn path(cluster: &Cluster, key: &str) -> PathBuf {
     cluster.mount("n1", "data").join(key)
 }
 
+/// What the node's status says.
+fn says(cluster: &Cluster) -> String {
+    let nodes = cluster.get("cachenodes");
+    nodes[0]["status"]["passthrough"].as_str().unwrap_or_default().to_owned()
+}
+
 /// The file is `version`'s, whole.
 fn assert_is(file: &File, key: &str, version: u64, size: u64) {
     let mut bytes = vec![0; usize::try_from(size + 10).unwrap()];
@@ -195,6 +201,7 @@ fn beyond_the_share_of_descriptors_files_are_read_through_the_agent() {
     let files: Vec<File> = keys.iter().map(|key| File::open(path(&cluster, key)).unwrap()).collect();
     assert_eq!(cluster.sum("larder_passthrough_files", &[]), 2, "the share");
     assert_eq!(refused(&cluster, "descriptors"), 3);
+    wait_until(SOON, "the node says so", || says(&cluster) == "NoDescriptors");
     for (key, file) in keys.iter().zip(&files) {
         assert_is(file, key, 1, MIB + 5);
         // A handle more of an inode is read as the first one is: a mixture would be EIO.
@@ -203,6 +210,7 @@ fn beyond_the_share_of_descriptors_files_are_read_through_the_agent() {
     drop(files);
     wait_until(SOON, "all are closed", || cluster.sum("larder_passthrough_files", &[]) == 0);
     drop(open_passed(&cluster, &keys[4]));
+    wait_until(SOON, "the node says that all is well", || says(&cluster) == "Active");
 }
 
 #[test]
