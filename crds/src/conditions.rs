@@ -105,6 +105,8 @@ words! {
         NotSupported,
         /// The object is being deleted.
         Deleting,
+        /// Some node that serves hasn't mounted it yet.
+        NotMounted,
         /// All is well.
         Serving,
     }
@@ -121,6 +123,8 @@ words! {
         NoSuchBucket,
         /// No answer.
         Unreachable,
+        /// No node has asked it yet.
+        NotAsked,
         /// The origin answers.
         Reachable,
     }
@@ -204,11 +208,12 @@ mod tests {
                 "TooFewNodes",
                 "NotSupported",
                 "Deleting",
+                "NotMounted",
                 "Serving"
             ]
         );
         let words: Vec<&str> = OriginReachableReason::ALL.iter().map(|word| word.as_str()).collect();
-        assert_eq!(words, ["BadCredentials", "AccessDenied", "NoSuchBucket", "Unreachable", "Reachable"]);
+        assert_eq!(words, ["BadCredentials", "AccessDenied", "NoSuchBucket", "Unreachable", "NotAsked", "Reachable"]);
         assert!(ClusterReadyReason::Invalid < ClusterReadyReason::Serving, "most severe first");
     }
 

@@ -120,6 +120,10 @@ pub enum NodeState {
     Serving,
     /// It is silent; others lead its slots.
     Suspect,
+    /// It reports again after a silence, and leads its slots once it has for a while.
+    Returning,
+    /// It is leaving: it owns no slots any more.
+    Gone,
     /// A value that a newer version wrote. The schema refuses to store it again.
     #[serde(other)]
     #[schemars(skip)]

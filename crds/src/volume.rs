@@ -147,7 +147,7 @@ pub struct CacheVolumeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hit_ratio: Option<String>,
 
-    /// Objects of the volume that the cache knows.
+    /// The most objects of the volume that one node holds something of: each node counts its own, and the largest number is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub objects: Option<i64>,

@@ -100,6 +100,18 @@ pub struct StoreReport {
     pub health: StoreHealth,
 }
 
+/// What a node knows of a volume's origin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OriginState {
+    /// It hasn't been asked yet.
+    #[default]
+    NotAsked,
+    /// It answers.
+    Answers,
+    /// What went wrong with the last request.
+    Fails(ErrorKind),
+}
+
 /// One volume, as one node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VolumeReport {
@@ -107,8 +119,8 @@ pub struct VolumeReport {
     pub id: VolumeId,
     /// Whether it is mounted here.
     pub mounted: bool,
-    /// What is wrong with the origin; none = it answers.
-    pub origin: Option<ErrorKind>,
+    /// What this node knows of the origin.
+    pub origin: OriginState,
     /// Bytes of it in this node's stores.
     pub cached_bytes: u64,
     /// Bytes this node had from the origin, for whichever node's readers, since the agent began.
@@ -339,7 +351,10 @@ fn parse_volume_report(from: message::VolumeReport) -> Result<VolumeReport, BadM
     Ok(VolumeReport {
         id: VolumeId::from_slice(&from.id).ok_or(BadMessage(Field::Volume))?,
         mounted: from.mounted,
-        origin: ErrorKind::from_code(from.origin),
+        origin: match (from.origin_asked, from.origin) {
+            (false, _) => OriginState::NotAsked,
+            (true, code) => ErrorKind::from_code(code).map_or(OriginState::Answers, OriginState::Fails),
+        },
         cached_bytes: from.cached_bytes,
         origin_bytes: from.origin_bytes,
         read_bytes: from.read_bytes,
@@ -351,7 +366,11 @@ fn volume_report_message(from: &VolumeReport) -> message::VolumeReport {
     message::VolumeReport {
         id: from.id.as_bytes().to_vec().into(),
         mounted: from.mounted,
-        origin: from.origin.map_or(0, ErrorKind::code),
+        origin: match from.origin {
+            OriginState::NotAsked | OriginState::Answers => 0,
+            OriginState::Fails(kind) => kind.code(),
+        },
+        origin_asked: from.origin != OriginState::NotAsked,
         cached_bytes: from.cached_bytes,
         origin_bytes: from.origin_bytes,
         read_bytes: from.read_bytes,

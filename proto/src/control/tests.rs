@@ -21,7 +21,7 @@ fn report() -> NodeReport {
         volumes: vec![VolumeReport {
             id: VolumeId::from_bytes([2; 16]),
             mounted: true,
-            origin: Some(ErrorKind::AccessDenied),
+            origin: OriginState::Fails(ErrorKind::AccessDenied),
             cached_bytes: 1,
             origin_bytes: 2,
             read_bytes: 3,
@@ -68,6 +68,17 @@ fn volume(origin: Origin, freshness: Freshness) -> Volume {
 #[test]
 fn reports_come_back_as_they_went() {
     assert_eq!(NodeReport::parse(report().to_message()), Ok(report()));
+    for origin in [OriginState::NotAsked, OriginState::Answers, OriginState::Fails(ErrorKind::OriginUnreachable)] {
+        let mut report = report();
+        report.volumes[0].origin = origin;
+        assert_eq!(NodeReport::parse(report.to_message()), Ok(report));
+    }
+    let mut newer = report().to_message();
+    newer.volumes[0].origin = 9_999;
+    assert_eq!(
+        NodeReport::parse(newer).map(|report| report.volumes[0].origin),
+        Ok(OriginState::Fails(ErrorKind::Internal))
+    );
 }
 
 #[test]
