@@ -18,6 +18,7 @@ use larder_proto::range::ByteRange;
 mod budget;
 mod counters;
 mod local;
+mod probe;
 mod real;
 mod registry;
 mod s3;
@@ -25,6 +26,7 @@ pub mod sim;
 mod volume;
 
 pub use counters::{Snapshot, State};
+pub use probe::probe;
 pub use real::RealOrigins;
 pub use registry::{Open, Origins, Volumes};
 pub use volume::{Body, VolumeOrigin};

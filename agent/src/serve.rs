@@ -15,7 +15,7 @@ use crate::config::{CONFIG_BYTES_MAX, Config};
 use crate::fs::Numbers;
 use crate::fuse::Passthrough;
 use crate::map::{AuthorityClient, AuthorityOptions, Hooks, MapHolder, NodeIdentity};
-use crate::origin::{RealOrigins, Volumes};
+use crate::origin::{RealOrigins, Volumes, probe};
 use crate::runtime::clock::RealClock;
 use crate::runtime::disk::{BufferPool, RealDisk};
 use crate::runtime::net::tls::{Credentials, TlsNet};
@@ -89,6 +89,8 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
     let reporter = Reporter::new(&config, (own, ports.admin, meeting), &parts, mounts.trees());
     let authority = converse(&config, trust, identity, &parts, reporter).await;
     runtime.tasks.spawn(forward_volumes(authority.volumes(), volumes_in));
+    let (origins, volumes) = (parts.origins.clone(), parts.ground.volumes.clone());
+    runtime.tasks.spawn(probe(runtime.clone(), origins, volumes, parts.news.clone()));
     mounts.start(parts.ground.volumes.clone(), parts.ground.map.changed());
     Ok(Node { config, runtime, stores: parts.ground.stores, mounts, ports, _locks: locks })
 }
@@ -131,6 +133,7 @@ async fn converse(
     let hooks = Hooks {
         news: reporter.news(),
         report: Box::new(move || reporter.report()),
+        news: parts.news.clone(),
         install: Box::new(move |identity| net.replace(credentials(cluster, &trust, Some(identity)))),
     };
     let Ground { runtime, map, .. } = &parts.ground;

@@ -7,7 +7,7 @@ use larder_crds::{
     ClusterReadyReason, Condition, ConditionStatus, MinNodesMetReason, NodeCounts, OriginReachableReason, Problem,
     SlotCounts, Time, VolumeConditionType, VolumeReadyReason, condition, format_bytes, format_percent, set_condition,
 };
-use larder_proto::control::{Passthrough, StoreHealth, StoreReport};
+use larder_proto::control::{OriginState, Passthrough, StoreHealth, StoreReport};
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{Epoch, NodeId, NodeName, Slot, VolumeId};
 use larder_proto::limits::SLOTS;
@@ -139,6 +139,18 @@ fn problems(view: View<'_>) -> Vec<Problem> {
                 add("Silent", "its agent doesn't report; if it has ended, the same larder up starts it again".into())
             }
             (Some(reported), true) => {
+                match reported.state {
+                    NodeState::Suspect => add("Suspect", "it was silent for 3 s; others lead its slots".into()),
+                    NodeState::Returning => add(
+                        "Returning",
+                        "it was silent and reports again; it leads slots again after 3 s without a gap".into(),
+                    ),
+                    NodeState::Joining
+                    | NodeState::Serving
+                    | NodeState::Draining
+                    | NodeState::Down
+                    | NodeState::Gone => {}
+                }
                 for store in reported.stores.iter().filter(|store| store.health != StoreHealth::Ok) {
                     add("StoreFailed", format!("store {} takes no more writes; its disk failed", store.name));
                 }
@@ -157,10 +169,10 @@ pub fn node(node: &NodeView) -> CacheNodeStatus {
     let state = match reported.state {
         NodeState::Joining => larder_crds::NodeState::Joining,
         NodeState::Serving => larder_crds::NodeState::Serving,
+        NodeState::Returning => larder_crds::NodeState::Returning,
+        NodeState::Gone => larder_crds::NodeState::Gone,
         // The schema has a state when it can come about; nothing drains or is given up yet.
-        NodeState::Suspect | NodeState::Returning | NodeState::Draining | NodeState::Down | NodeState::Gone => {
-            larder_crds::NodeState::Suspect
-        }
+        NodeState::Suspect | NodeState::Draining | NodeState::Down => larder_crds::NodeState::Suspect,
     };
     CacheNodeStatus {
         node_id: Some(i64::from(reported.id.0)),
@@ -205,10 +217,8 @@ pub fn volume(volume: &CacheVolume, id: VolumeId, earlier: &[Condition], view: V
     let reported = view.volumes.get(&id).unwrap_or(&none);
     let generation = volume.metadata.generation;
     let mut conditions = earlier.to_vec();
-    let (status, reason, message) = match reported.mounted {
-        0 => (ConditionStatus::False, VolumeReadyReason::TooFewNodes, "no node has mounted it yet".into()),
-        mounted => (ConditionStatus::True, VolumeReadyReason::Serving, format!("mounted on {mounted} nodes")),
-    };
+    let (reason, message) = volume_ready(reported, view);
+    let status = if reason == VolumeReadyReason::Serving { ConditionStatus::True } else { ConditionStatus::False };
     set_condition(
         &mut conditions,
         condition(VolumeConditionType::Ready, status, reason, message, generation, view.now.clone()),
@@ -221,7 +231,7 @@ pub fn volume(volume: &CacheVolume, id: VolumeId, earlier: &[Condition], view: V
     CacheVolumeStatus {
         observed_generation: generation,
         origin: volume.spec.origin.text(),
-        mounts: Some(format!("{}/{}", reported.mounted, view.nodes.len())),
+        mounts: Some(format!("{}/{}", reported.mounted.len(), view.nodes.len())),
         cached: Some(format_bytes(reported.cached_bytes)),
         hit_ratio: Some(format_percent(reported.read_bytes.saturating_sub(reported.origin_bytes), reported.read_bytes)),
         objects: i64::try_from(reported.objects).ok(),
@@ -229,8 +239,40 @@ pub fn volume(volume: &CacheVolume, id: VolumeId, earlier: &[Condition], view: V
     }
 }
 
+/// A volume serves once every live node that the map has as serving has mounted it; nodes that join or come back later
+/// don't change that until they serve.
+fn volume_ready(reported: &VolumeStatus, view: View<'_>) -> (VolumeReadyReason, String) {
+    let Some(map) = view.map else {
+        let message = "nothing is mounted before minNodes nodes have joined and the first map is published";
+        return (VolumeReadyReason::TooFewNodes, message.into());
+    };
+    let serves = |id: NodeId| map.node(id).is_some_and(|node| node.state == NodeState::Serving);
+    let live = view.nodes.iter().filter(|node| node.is_live).filter_map(|node| node.reported.as_ref());
+    let without: Vec<&str> = live
+        .filter(|node| serves(node.id) && !reported.mounted.contains(&node.id))
+        .map(|node| node.name.as_str())
+        .collect();
+    if without.is_empty() && !reported.mounted.is_empty() {
+        return (VolumeReadyReason::Serving, format!("mounted on {} nodes", reported.mounted.len()));
+    }
+    let mounted = reported.mounted.len();
+    let message = match without.is_empty() {
+        true => "no node that reports has mounted it".to_owned(),
+        false => format!("mounted on {mounted} nodes, not yet on {}", without.join(", ")),
+    };
+    (VolumeReadyReason::NotMounted, message)
+}
+
 /// What nodes say of the origin; one table from error kinds to reasons.
-fn origin_reachable(kind: Option<ErrorKind>) -> (ConditionStatus, OriginReachableReason, String) {
+fn origin_reachable(state: OriginState) -> (ConditionStatus, OriginReachableReason, String) {
+    let kind = match state {
+        OriginState::NotAsked => {
+            let message = "no node has had an answer from the origin yet";
+            return (ConditionStatus::Unknown, OriginReachableReason::NotAsked, message.into());
+        }
+        OriginState::Answers => None,
+        OriginState::Fails(kind) => Some(kind),
+    };
     let reason = |kind| match kind {
         ErrorKind::AccessDenied => Some(OriginReachableReason::AccessDenied),
         ErrorKind::BadCredentials => Some(OriginReachableReason::BadCredentials),
@@ -259,7 +301,7 @@ fn origin_reachable(kind: Option<ErrorKind>) -> (ConditionStatus, OriginReachabl
                 }
                 OriginReachableReason::NoSuchBucket => "the bucket or directory does not exist: mend spec.origin",
                 OriginReachableReason::Unreachable => "the origin does not answer: what is cached is served",
-                OriginReachableReason::Reachable => "the origin answers",
+                OriginReachableReason::NotAsked | OriginReachableReason::Reachable => "the origin answers",
             };
             (ConditionStatus::False, reason, message.into())
         }
@@ -272,6 +314,8 @@ fn number(count: usize) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use larder_proto::ids::{ClusterId, Epoch};
+    use larder_proto::map::Node;
     use serde_json::json;
 
     use super::*;
@@ -314,29 +358,102 @@ mod tests {
     #[test]
     fn an_origin_that_refuses_says_what_to_mend() {
         for (kind, reason) in [
-            (None, OriginReachableReason::Reachable),
-            (Some(ErrorKind::NotFound), OriginReachableReason::Reachable),
-            (Some(ErrorKind::BadCredentials), OriginReachableReason::BadCredentials),
-            (Some(ErrorKind::AccessDenied), OriginReachableReason::AccessDenied),
-            (Some(ErrorKind::NoSuchBucket), OriginReachableReason::NoSuchBucket),
-            (Some(ErrorKind::Throttled), OriginReachableReason::Unreachable),
+            (OriginState::Answers, OriginReachableReason::Reachable),
+            (OriginState::Fails(ErrorKind::NotFound), OriginReachableReason::Reachable),
+            (OriginState::Fails(ErrorKind::BadCredentials), OriginReachableReason::BadCredentials),
+            (OriginState::Fails(ErrorKind::AccessDenied), OriginReachableReason::AccessDenied),
+            (OriginState::Fails(ErrorKind::NoSuchBucket), OriginReachableReason::NoSuchBucket),
+            (OriginState::Fails(ErrorKind::Throttled), OriginReachableReason::Unreachable),
         ] {
             let (status, found, message) = origin_reachable(kind);
             assert_eq!(found, reason, "{kind:?}");
             assert_eq!(status == ConditionStatus::True, reason == OriginReachableReason::Reachable, "{message}");
         }
+        assert_eq!(origin_reachable(OriginState::NotAsked).0, ConditionStatus::Unknown, "nobody has looked");
+    }
+
+    /// A node that reports, and whether it does now.
+    fn reporting(number: u32, state: NodeState, is_live: bool) -> NodeView {
+        let name = NodeName::parse(&format!("n{number}")).expect("a name");
+        let reported = NodeStatus {
+            id: NodeId(number),
+            name: name.clone(),
+            state,
+            addresses: Vec::new(),
+            ports: Default::default(),
+            admin_port: 0,
+            domain: "a".into(),
+            epoch: Epoch(1),
+            stores: Vec::new(),
+            unreachable: Vec::new(),
+            share: Default::default(),
+            silent_ms: Some(0),
+        };
+        NodeView { name, reported: Some(reported), is_live, since: time(1) }
+    }
+
+    fn a_map(nodes: &[NodeView]) -> ClusterMap {
+        let node = |view: &NodeView| {
+            let reported = view.reported.as_ref().expect("it reports");
+            Node {
+                id: reported.id,
+                name: view.name.clone(),
+                addresses: Vec::new(),
+                ports: Default::default(),
+                domain: "a".into(),
+                weight: 1,
+                state: reported.state,
+            }
+        };
+        let owners = vec![vec![NodeId(1)]; usize::from(SLOTS)];
+        let nodes = nodes.iter().map(node).collect();
+        ClusterMap::new(Epoch(1), ClusterId::of("a/a"), nodes, &owners, Vec::new()).expect("consistent")
     }
 
     #[test]
-    fn a_volume_is_ready_when_it_is_mounted() {
+    fn a_volume_serves_once_every_serving_node_has_mounted_it() {
         let spec = json!({"clusterRef": {"name": "demo"}, "origin": {"local": {"path": "/srv"}}});
         let object = CacheVolume::new("data", serde_json::from_value(spec).expect("a spec"));
         let id = VolumeId::from_bytes([7; 16]);
-        let reported = VolumeStatus { mounted: 2, origin_bytes: 1, read_bytes: 4, ..VolumeStatus::default() };
-        let (nodes, volumes, now) = ([waiting("n1"), waiting("n2")], BTreeMap::from([(id, reported)]), time(5));
-        let status = volume(&object, id, &[], View { map: None, nodes: &nodes, volumes: &volumes, now: &now });
-        assert_eq!(status.mounts.as_deref(), Some("2/2"));
-        assert_eq!(status.hit_ratio.as_deref(), Some("75%"));
-        assert!(status.conditions.iter().all(|condition| condition.status == "True"), "{:?}", status.conditions);
+        let nodes = [
+            reporting(1, NodeState::Serving, true),
+            reporting(2, NodeState::Serving, true),
+            reporting(3, NodeState::Suspect, true),
+            reporting(4, NodeState::Serving, false),
+        ];
+        let (map, now) = (a_map(&nodes), time(5));
+        let status_of = |map: Option<&ClusterMap>, mounted: &[u32]| {
+            let mounted = mounted.iter().copied().map(NodeId).collect();
+            let reported = VolumeStatus { mounted, origin_bytes: 1, read_bytes: 4, ..VolumeStatus::default() };
+            let volumes = BTreeMap::from([(id, reported)]);
+            volume(&object, id, &[], View { map, nodes: &nodes, volumes: &volumes, now: &now })
+        };
+        let condition_of = |status: &CacheVolumeStatus, type_: VolumeConditionType| {
+            let found = status.conditions.iter().find(|condition| condition.type_ == type_.as_str()).expect("written");
+            (found.status.clone(), found.reason.clone())
+        };
+        for (map, mounted, ready) in [
+            (None, &[][..], ("False", "TooFewNodes")),
+            (Some(&map), &[][..], ("False", "NotMounted")),
+            (Some(&map), &[1][..], ("False", "NotMounted")),
+            (Some(&map), &[1, 2][..], ("True", "Serving")),
+        ] {
+            let status = status_of(map, mounted);
+            let (status, reason) = condition_of(&status, VolumeConditionType::Ready);
+            assert_eq!((status.as_str(), reason.as_str()), ready, "mounted on {mounted:?}");
+        }
+        let status = status_of(Some(&map), &[1, 2]);
+        assert_eq!(condition_of(&status, VolumeConditionType::OriginReachable), ("Unknown".into(), "NotAsked".into()));
+        assert_eq!((status.mounts.as_deref(), status.hit_ratio.as_deref()), (Some("2/4"), Some("75%")));
+    }
+
+    #[test]
+    fn a_node_that_comes_back_says_so() {
+        let nodes = [reporting(1, NodeState::Serving, true), reporting(2, NodeState::Returning, true)];
+        let (volumes, now) = (BTreeMap::new(), time(5));
+        let status = cluster(&a_cluster(), &[], View { map: None, nodes: &nodes, volumes: &volumes, now: &now });
+        let named: Vec<(&str, &str)> = status.problems.iter().map(|p| (p.node.as_str(), p.reason.as_str())).collect();
+        assert_eq!(named, [("n2", "Returning")]);
+        assert_eq!(node(&nodes[1]).state, Some(larder_crds::NodeState::Returning));
     }
 }

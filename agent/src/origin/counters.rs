@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use larder_proto::control::OriginState;
 use larder_proto::error::ErrorKind;
 
 use super::{LeftOut, Odd, OriginError};
@@ -48,8 +49,8 @@ pub struct Snapshot {
     pub circuit_opened: u64,
     /// The circuit.
     pub state: State,
-    /// The kind of the last failed request; `None` once one succeeded after it.
-    pub last_error: Option<ErrorKind>,
+    /// What the last request showed.
+    pub known: OriginState,
     /// Failed attempts by kind; kinds that never came are left out.
     pub errors: Vec<(ErrorKind, u64)>,
     /// Keys left out of listings by reason; reasons that never came are left out.
@@ -73,7 +74,7 @@ impl Counters {
         }
     }
 
-    pub fn snapshot(&self, state: State, last_error: Option<ErrorKind>) -> Snapshot {
+    pub fn snapshot(&self, state: State, known: OriginState) -> Snapshot {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let errors = ErrorKind::ALL.into_iter().zip(self.errors.iter().map(get));
         let left_out = Odd::ALL.into_iter().zip(self.left_out.iter().map(get));
@@ -86,7 +87,7 @@ impl Counters {
             retries_denied: get(&self.retries_denied),
             circuit_opened: get(&self.circuit_opened),
             state,
-            last_error,
+            known,
             errors: errors.filter(|(_, n)| *n > 0).collect(),
             left_out: left_out.filter(|(_, n)| *n > 0).collect(),
         }

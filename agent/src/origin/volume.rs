@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use larder_proto::error::ErrorKind;
+use larder_proto::control::OriginState;
 use larder_proto::limits::PAGE_NAMES_MAX;
 use larder_proto::object::{DirPath, ObjectKey, Version};
 use larder_proto::range::ByteRange;
@@ -59,7 +59,7 @@ pub struct VolumeOrigin {
     circuit: Mutex<Circuit>,
     budget: Mutex<Budget>,
     in_flight: Arc<Semaphore>,
-    last_error: Mutex<Option<ErrorKind>>,
+    known: Mutex<OriginState>,
     counters: Counters,
 }
 
@@ -85,7 +85,7 @@ impl VolumeOrigin {
             circuit: Mutex::new(Circuit::new()),
             budget: Mutex::new(Budget::new()),
             in_flight: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
-            last_error: Mutex::default(),
+            known: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -145,7 +145,12 @@ impl VolumeOrigin {
 
     /// The numbers of this moment.
     pub fn snapshot(&self) -> Snapshot {
-        self.counters.snapshot(self.state(), *self.last_error.lock())
+        self.counters.snapshot(self.state(), self.known())
+    }
+
+    /// What the last request showed. One that was given up, or cut by its own deadline, shows nothing.
+    pub fn known(&self) -> OriginState {
+        *self.known.lock()
     }
 
     /// Whether it is asked at all.
@@ -172,7 +177,7 @@ impl VolumeOrigin {
         loop {
             let error = match self.attempt(verb, tries, deadline, &attempt).await {
                 Ok(value) => {
-                    *self.last_error.lock() = None;
+                    *self.known.lock() = OriginState::Answers;
                     return Ok(value);
                 }
                 Err(error) => error,
@@ -197,7 +202,16 @@ impl VolumeOrigin {
 
     /// The error as the caller sees it, once no other attempt follows.
     fn told(&self, error: OriginError) -> OriginError {
-        *self.last_error.lock() = Some(error.kind());
+        match error {
+            OriginError::Deadline => {}
+            OriginError::Changed | OriginError::NotFound => *self.known.lock() = OriginState::Answers,
+            OriginError::AccessDenied
+            | OriginError::BadCredentials
+            | OriginError::NoSuchBucket
+            | OriginError::Unreachable(_)
+            | OriginError::Throttled
+            | OriginError::Protocol(_) => *self.known.lock() = OriginState::Fails(error.kind()),
+        }
         match error {
             // An origin that ignores If-Match and has another version, again and again: it changed.
             OriginError::Protocol(Protocol::Version) => OriginError::Changed,

@@ -14,7 +14,7 @@ use larder_proto::ids::{Epoch, VolumeId};
 use larder_proto::object::EntryName;
 use larder_proto::volume::Volume;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::StartError;
 use super::below::Bytewise;
@@ -63,6 +63,8 @@ struct Inner {
     room: Arc<NameRoom>,
     ops: Arc<Ops>,
     passthrough: Passthrough,
+    /// Rung when a mount comes or goes.
+    news: Arc<Notify>,
     calls: Pool,
     reliefs: Pool,
     /// Nothing once they were taken away for good.
@@ -84,6 +86,7 @@ impl Mounts {
             room: parts.room.clone(),
             ops: parts.ops.clone(),
             passthrough: parts.ground.passthrough.clone(),
+            news: parts.news.clone(),
             calls: runtime.tasks.pool("mounts", 1, CALLS_MAX),
             reliefs: runtime.tasks.pool("reliefs", 1, 1),
             runtime,
@@ -166,7 +169,11 @@ impl Inner {
             }
         }
         self.failures.lock().retain(|id, _| wanted.contains_key(id));
+        let before = self.trees.current().keys().copied().collect::<Vec<VolumeId>>();
         self.trees.replace(live.iter().map(|(id, mount)| (*id, mount.fs().clone())).collect());
+        if !live.keys().eq(&before) {
+            self.news.notify_one();
+        }
     }
 
     /// Keeps names within their bound, apart from everything else: the kernel may take its time.

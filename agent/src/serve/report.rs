@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use larder_proto::control::{NodeAddress, NodeReport, Passthrough, StoreHealth, StoreReport, VolumeReport};
+use larder_proto::control::{NodeAddress, NodeReport, OriginState, Passthrough, StoreHealth, StoreReport, VolumeReport};
 use larder_proto::map::Ports;
 use tokio::sync::{Notify, watch};
 
@@ -88,7 +88,7 @@ impl Reporter {
                 VolumeReport {
                     id: *id,
                     mounted: trees.contains_key(id),
-                    origin: origin.and_then(|origin| origin.last_error),
+                    origin: origin.map_or(OriginState::NotAsked, |origin| origin.known),
                     cached_bytes: used.bytes,
                     origin_bytes,
                     read_bytes,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use larder_proto::control::{NodeAddress, NodeReport};
+use larder_proto::control::{NodeAddress, NodeReport, OriginState};
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, VolumeId};
 use larder_proto::map::{ClusterMap, Node, NodeState};
 use larder_proto::placement::{Facts, NodeFact, next_map};
@@ -127,8 +127,10 @@ impl Core {
     /// Mounts, origin and stores as the nodes say that report now; bytes read as all of them ever said.
     pub(super) fn volumes(&self, now_ms: u64) -> BTreeMap<VolumeId, VolumeStatus> {
         let mut volumes: BTreeMap<VolumeId, VolumeStatus> = BTreeMap::new();
-        let reports = self.nodes.values().filter_map(|known| known.report.as_ref());
-        for (volume, at_ms) in reports.flat_map(|(report, at)| report.volumes.iter().map(move |volume| (volume, *at))) {
+        let reports = self.nodes.values().filter_map(|known| Some((known.node.id, known.report.as_ref()?)));
+        for (node, volume, at_ms) in
+            reports.flat_map(|(node, (report, at))| report.volumes.iter().map(move |volume| (node, volume, *at)))
+        {
             let status = volumes.entry(volume.id).or_default();
             status.origin_bytes = status.origin_bytes.saturating_add(volume.origin_bytes);
             status.read_bytes = status.read_bytes.saturating_add(volume.read_bytes);
@@ -136,8 +138,12 @@ impl Core {
                 continue;
             }
             status.nodes += 1;
-            status.mounted += u32::from(volume.mounted);
-            status.origin = status.origin.or(volume.origin);
+            status.mounted.extend(volume.mounted.then_some(node));
+            status.origin = match (status.origin, volume.origin) {
+                (OriginState::Fails(kind), _) | (_, OriginState::Fails(kind)) => OriginState::Fails(kind),
+                (OriginState::Answers, _) | (_, OriginState::Answers) => OriginState::Answers,
+                (OriginState::NotAsked, OriginState::NotAsked) => OriginState::NotAsked,
+            };
             status.cached_bytes = status.cached_bytes.saturating_add(volume.cached_bytes);
             status.objects = status.objects.max(volume.objects);
         }

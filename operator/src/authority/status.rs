@@ -1,10 +1,10 @@
 //! What the authority can say about nodes and volumes: for `larder get`, conditions and metrics.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use larder_proto::control::{Passthrough, StoreReport};
-use larder_proto::error::ErrorKind;
+use larder_proto::control::{OriginState, Passthrough, StoreReport};
 use larder_proto::ids::{Epoch, NodeId, NodeName};
 use larder_proto::map::{NodeState, Ports, Share};
 
@@ -44,12 +44,12 @@ pub struct NodeStatus {
 /// A volume, summed over the nodes that report it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeStatus {
-    /// Nodes on which it is mounted.
-    pub mounted: u32,
+    /// Nodes that report now and have it mounted.
+    pub mounted: BTreeSet<NodeId>,
     /// Nodes that know it.
     pub nodes: u32,
-    /// What is wrong with the origin, on the first node that says so.
-    pub origin: Option<ErrorKind>,
+    /// What is known of the origin: that it fails, if one node says so; that it answers, if one has asked.
+    pub origin: OriginState,
     /// Bytes in all stores, copies included.
     pub cached_bytes: u64,
     /// Bytes that came from the origin, on all nodes.

@@ -111,6 +111,7 @@ async fn talk(inner: &Arc<Inner>) -> Result<Renew, ConversationError> {
                 report.epoch = inner.map.epoch();
                 reports.try_send(report.to_message()).map_err(|_| ConversationError::Stalled)?;
             }
+            () = inner.hooks.news.notified() => tick.reset_immediately(),
             () = sleep_until(renew_at) => return Ok(Renew),
         }
     }

@@ -1,3 +1,5 @@
+use larder_proto::error::ErrorKind;
+
 use super::*;
 use crate::origin::sim::{Fault, MemoryOrigin};
 use crate::runtime::circuit::{FAILURES_TO_OPEN, OPEN_FOR};
@@ -73,11 +75,11 @@ async fn what_will_not_pass_is_not_repeated() {
     for error in [OriginError::AccessDenied, OriginError::BadCredentials, OriginError::NoSuchBucket] {
         memory.inject([Fault::Fails(error)]);
         assert_eq!(origin.head(&key("k"), within(30)).await, Err(error));
-        assert_eq!(origin.snapshot().last_error, Some(error.kind()));
+        assert_eq!(origin.known(), OriginState::Fails(error.kind()));
     }
     assert_eq!(memory.totals().1, 3);
     assert!(origin.head(&key("k"), within(30)).await.expect("answers").is_some());
-    assert_eq!(origin.snapshot().last_error, None);
+    assert_eq!(origin.known(), OriginState::Answers);
     memory.put("k", pattern(20));
     let changed = origin.get(&key("k"), &version, ByteRange::at(0, 10), within(30)).await;
     assert_eq!(changed.err(), Some(OriginError::Changed));
