@@ -82,15 +82,16 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
     let ground = Ground { runtime: runtime.clone(), net, map, stores, passthrough, volumes };
     let parts = Parts::new(ground, real_origins, memory_bytes);
     parts.serve_peers(listener);
-    let mounts = Mounts::new(config.mounts.clone(), numbers, &parts);
     let own = report::own_address(&config, ports, runtime.clock.wall_ms());
     let meeting = parts.peers.announce(own.clone(), parts.ground.map.changed());
+    let news = meeting.news();
+    let mounts = Mounts::new(config.mounts.clone(), numbers, &parts, news.clone());
     admin.serve(&runtime, Arc::new(Pages::new(&parts, &mounts, meeting.clone())));
     let reporter = Reporter::new(&config, (own, ports.admin, meeting), &parts, mounts.trees());
     let authority = converse(&config, trust, identity, &parts, reporter).await;
     runtime.tasks.spawn(forward_volumes(authority.volumes(), volumes_in));
     let (origins, volumes) = (parts.origins.clone(), parts.ground.volumes.clone());
-    runtime.tasks.spawn(probe(runtime.clone(), origins, volumes, parts.news.clone()));
+    runtime.tasks.spawn(probe(runtime.clone(), origins, volumes, news));
     mounts.start(parts.ground.volumes.clone(), parts.ground.map.changed());
     Ok(Node { config, runtime, stores: parts.ground.stores, mounts, ports, _locks: locks })
 }
@@ -133,7 +134,6 @@ async fn converse(
     let hooks = Hooks {
         news: reporter.news(),
         report: Box::new(move || reporter.report()),
-        news: parts.news.clone(),
         install: Box::new(move |identity| net.replace(credentials(cluster, &trust, Some(identity)))),
     };
     let Ground { runtime, map, .. } = &parts.ground;

@@ -199,6 +199,13 @@ impl Authority {
         self.shared.news.notify_one();
     }
 
+    /// A node that is to leave: its slots go to others, and it stays in the map as Gone, so that it still serves what it
+    /// has mounted. To be followed by [`remove`](Self::remove) once its agent has ended.
+    pub fn retire(&self, name: &NodeName) {
+        self.shared.core().retire(name);
+        self.shared.news.notify_one();
+    }
+
     /// Drops a node that won't come back: its slots move, its certificate is nobody's, its id is never used again.
     pub fn remove(&self, name: &NodeName) -> io::Result<()> {
         self.shared.state.forget(name)?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use larder_operator::local::{commands, up};
 
@@ -20,15 +21,15 @@ enum Command {
         /// YAML files: one CacheCluster, its CacheVolumes and Secrets
         #[arg(required = true)]
         files: Vec<PathBuf>,
-        /// How many nodes, named n1, n2, ...
-        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
-        nodes: u32,
+        /// How many nodes, named n1, n2, ...; by default 3, or as many as run already
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+        nodes: Option<u32>,
         /// The agent's program; by default the larder-agent beside this one
         #[arg(long)]
         agent: Option<PathBuf>,
-        /// How much agents log into DIR/<node>/agent.log
-        #[arg(long, default_value = "info")]
-        agent_log: AgentLog,
+        /// How much agents log into DIR/<node>/agent.log; by default info
+        #[arg(long)]
+        agent_log: Option<AgentLog>,
         #[command(flatten)]
         dir: Dir,
     },
@@ -112,9 +113,13 @@ async fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("nothing was installed before");
     let filter = tracing_subscriber::EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let outcome = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let outcome = match cli.command {
         Command::Up { files, nodes, agent, agent_log, dir } => {
-            up::run(up::Options { files, nodes, agent, agent_log: agent_log.as_str(), dir: dir.dir }).await
+            up::run(up::Options { files, nodes, agent, agent_log: agent_log.map(AgentLog::as_str), dir: dir.dir }).await
         }
         Command::Get { kind, name, output, dir } => {
             let format = output.map_or(commands::Format::Table, Into::into);
@@ -131,6 +136,50 @@ async fn main() -> ExitCode {
                 eprintln!("larder: {line}");
             }
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what was asked for (help, the version), or one line about a command line that can't be understood.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // Nobody reads it: then nobody misses it.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("larder: {}", in_one_line(error));
+    ExitCode::FAILURE
+}
+
+/// What clap says above its usage, in one line.
+fn in_one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "say what to do: up, get, status, map or down (see larder --help)".into();
+    }
+    let text = error.render().to_string();
+    let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said: Vec<&str> = said.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
+    let said = said.join(" ").replace(" tip:", "; tip:");
+    format!("{} (see larder --help)", said.strip_prefix("error: ").unwrap_or(&said))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_that_is_wrong_gets_one_line() {
+        for (words, wanted) in [
+            (&["larder"][..], "up, get, status"),
+            (&["larder", "up"][..], "<FILES>"),
+            (&["larder", "upp"][..], "'upp'"),
+            (&["larder", "up", "f", "--node", "3"][..], "--nodes"),
+            (&["larder", "up", "f", "--nodes", "99"][..], "1..=64"),
+            (&["larder", "get", "cc", "-o", "xml"][..], "wide, json, yaml"),
+        ] {
+            let error = Cli::try_parse_from(words).err().unwrap_or_else(|| panic!("{words:?} is understood"));
+            let line = in_one_line(&error);
+            assert!(line.contains(wanted) && line.lines().count() == 1, "{words:?}: {line:?}");
         }
     }
 }

@@ -27,8 +27,8 @@ pub struct NodeView {
     pub reported: Option<NodeStatus>,
     /// Whether it reports now.
     pub is_live: bool,
-    /// Since when it should be there.
-    pub since: Time,
+    /// How its agent ended, where that is known.
+    pub ended: Option<String>,
 }
 
 impl NodeView {
@@ -49,6 +49,8 @@ pub struct View<'a> {
     pub nodes: &'a [NodeView],
     /// What they report of the volumes.
     pub volumes: &'a BTreeMap<VolumeId, VolumeStatus>,
+    /// The problems written last: they keep their times.
+    pub problems: &'a [Problem],
     /// Now.
     pub now: &'a Time,
 }
@@ -130,14 +132,18 @@ fn problems(view: View<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for node in view.nodes {
         let mut add = |reason: &str, message: String| {
-            let node_name = node.name.as_str().to_owned();
-            problems.push(Problem { node: node_name, reason: reason.to_owned(), message, since: node.since.clone() });
+            let node_name = node.name.as_str();
+            let earlier = view.problems.iter().find(|earlier| earlier.node == node_name && earlier.reason == reason);
+            let since = earlier.map_or(view.now, |earlier| &earlier.since).clone();
+            problems.push(Problem { node: node_name.to_owned(), reason: reason.to_owned(), message, since });
         };
         match (&node.reported, node.is_live) {
-            (None, _) => add("NotJoined", "its agent has not joined".into()),
-            (Some(_), false) => {
-                add("Silent", "its agent doesn't report; if it has ended, the same larder up starts it again".into())
+            (_, false) if node.ended.is_some() => {
+                let how = node.ended.as_deref().unwrap_or_default();
+                add("AgentEnded", format!("its agent {how}; the same larder up starts it again"));
             }
+            (None, _) => add("NotJoined", "its agent has not joined".into()),
+            (Some(_), false) => add("Silent", "its agent doesn't report".into()),
             (Some(reported), true) => {
                 match reported.state {
                     NodeState::Suspect => add("Suspect", "it was silent for 3 s; others lead its slots".into()),
@@ -326,7 +332,7 @@ mod tests {
 
     fn waiting(name: &str) -> NodeView {
         let name = NodeName::parse(name).expect("a name");
-        NodeView { name, reported: None, is_live: false, since: time(1) }
+        NodeView { name, reported: None, is_live: false, ended: None }
     }
 
     fn a_cluster() -> CacheCluster {
@@ -341,7 +347,7 @@ mod tests {
     #[test]
     fn before_the_first_map_a_cluster_waits_for_its_nodes() {
         let (nodes, volumes, now) = ([waiting("n1"), waiting("n2")], BTreeMap::new(), time(5));
-        let view = View { map: None, nodes: &nodes, volumes: &volumes, now: &now };
+        let view = View { map: None, nodes: &nodes, volumes: &volumes, problems: &[], now: &now };
         let status = cluster(&a_cluster(), &[], view);
         let ready = of(&status, ClusterConditionType::Ready);
         assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "WaitingForNodes"));
@@ -351,7 +357,8 @@ mod tests {
         assert_eq!(named, ["NotJoined", "NotJoined"]);
 
         let later = time(9);
-        let again = cluster(&a_cluster(), &status.conditions, View { now: &later, ..view });
+        let again = cluster(&a_cluster(), &status.conditions, View { now: &later, problems: &status.problems, ..view });
+        assert_eq!(again.problems, status.problems, "and began when it began");
         assert_eq!(of(&again, ClusterConditionType::Ready).last_transition_time, time(5), "nothing changed");
     }
 
@@ -388,8 +395,9 @@ mod tests {
             unreachable: Vec::new(),
             share: Default::default(),
             silent_ms: Some(0),
+            unmet: Vec::new(),
         };
-        NodeView { name, reported: Some(reported), is_live, since: time(1) }
+        NodeView { name, reported: Some(reported), is_live, ended: None }
     }
 
     fn a_map(nodes: &[NodeView]) -> ClusterMap {
@@ -426,7 +434,7 @@ mod tests {
             let mounted = mounted.iter().copied().map(NodeId).collect();
             let reported = VolumeStatus { mounted, origin_bytes: 1, read_bytes: 4, ..VolumeStatus::default() };
             let volumes = BTreeMap::from([(id, reported)]);
-            volume(&object, id, &[], View { map, nodes: &nodes, volumes: &volumes, now: &now })
+            volume(&object, id, &[], View { map, nodes: &nodes, volumes: &volumes, problems: &[], now: &now })
         };
         let condition_of = |status: &CacheVolumeStatus, type_: VolumeConditionType| {
             let found = status.conditions.iter().find(|condition| condition.type_ == type_.as_str()).expect("written");
@@ -451,7 +459,8 @@ mod tests {
     fn a_node_that_comes_back_says_so() {
         let nodes = [reporting(1, NodeState::Serving, true), reporting(2, NodeState::Returning, true)];
         let (volumes, now) = (BTreeMap::new(), time(5));
-        let status = cluster(&a_cluster(), &[], View { map: None, nodes: &nodes, volumes: &volumes, now: &now });
+        let status =
+            cluster(&a_cluster(), &[], View { map: None, nodes: &nodes, volumes: &volumes, problems: &[], now: &now });
         let named: Vec<(&str, &str)> = status.problems.iter().map(|p| (p.node.as_str(), p.reason.as_str())).collect();
         assert_eq!(named, [("n2", "Returning")]);
         assert_eq!(node(&nodes[1]).state, Some(larder_crds::NodeState::Returning));

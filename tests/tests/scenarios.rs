@@ -12,6 +12,7 @@ mod scenarios {
     mod flights;
     mod freshness;
     mod leftovers;
+    mod local_mode;
     mod min_nodes;
     mod names;
     mod origin_faults;

@@ -76,7 +76,7 @@ struct Inner {
 
 impl Mounts {
     /// No mounts yet, in `folder`.
-    pub(super) fn new(folder: PathBuf, numbers: Arc<Numbers>, parts: &Parts) -> Self {
+    pub(super) fn new(folder: PathBuf, numbers: Arc<Numbers>, parts: &Parts, news: Arc<Notify>) -> Self {
         let runtime = parts.ground.runtime.clone();
         let inner = Inner {
             folder,
@@ -86,7 +86,7 @@ impl Mounts {
             room: parts.room.clone(),
             ops: parts.ops.clone(),
             passthrough: parts.ground.passthrough.clone(),
-            news: parts.news.clone(),
+            news,
             calls: runtime.tasks.pool("mounts", 1, CALLS_MAX),
             reliefs: runtime.tasks.pool("reliefs", 1, 1),
             runtime,

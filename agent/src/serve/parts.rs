@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::below::Members;
 use crate::cache::{self, Cache};
@@ -37,8 +37,6 @@ pub(super) struct Parts {
     /// Memory for names.
     pub(super) room: Arc<NameRoom>,
     pub(super) ops: Arc<Ops>,
-    /// Rung when the authority should hear of something before the next second.
-    pub(super) news: Arc<Notify>,
 }
 
 impl Parts {
@@ -60,7 +58,7 @@ impl Parts {
         );
         let room = NameRoom::new(usize::try_from(memory_bytes / 4).unwrap_or(usize::MAX));
         let names = Homes::new(runtime.clone(), map.clone(), peers.clone(), origins.clone(), &room);
-        Self { ground, peers, origins, cache, names, room, ops: Arc::default(), news: Arc::default() }
+        Self { ground, peers, origins, cache, names, room, ops: Arc::default() }
     }
 
     /// Answers the peers that come to `listener`.

@@ -25,6 +25,8 @@ const WEIGHT_SLACK: u32 = 20;
 struct Known {
     node: Node,
     health: Health,
+    /// It gives its slots to others, and stays in the map without any until it is removed.
+    is_leaving: bool,
     joined_ms: u64,
     report: Option<(NodeReport, u64)>,
 }
@@ -51,6 +53,12 @@ impl Core {
 
     pub(super) fn remove(&mut self, name: &NodeName) {
         self.nodes.remove(name);
+    }
+
+    pub(super) fn retire(&mut self, name: &NodeName) {
+        if let Some(known) = self.nodes.get_mut(name) {
+            known.is_leaving = true;
+        }
     }
 
     pub(super) fn published(&mut self, map: Arc<ClusterMap>) {
@@ -106,7 +114,7 @@ impl Core {
             known.health = known.health.step(Event::Tick, now_ms);
         }
         let fact = |known: &Known| NodeFact {
-            node: Node { state: known.health.state(), ..known.node.clone() },
+            node: Node { state: known.state(), ..known.node.clone() },
             joined_ms: known.joined_ms,
         };
         let facts = Facts {
@@ -162,7 +170,11 @@ impl Known {
             weight: 0,
             state: NodeState::Joining,
         };
-        Self { node, health: Health::Joining, joined_ms: 0, report: None }
+        Self { node, health: Health::Joining, is_leaving: false, joined_ms: 0, report: None }
+    }
+
+    fn state(&self) -> NodeState {
+        if self.is_leaving { NodeState::Gone } else { self.health.state() }
     }
 
     fn status(&self, shares: &BTreeMap<NodeId, larder_proto::map::Share>, now_ms: u64) -> NodeStatus {
@@ -170,7 +182,7 @@ impl Known {
         NodeStatus {
             id: self.node.id,
             name: self.node.name.clone(),
-            state: self.health.state(),
+            state: self.state(),
             addresses: self.node.addresses.clone(),
             ports: self.node.ports,
             admin_port: report.map_or(0, |report| report.admin_port),
@@ -188,13 +200,14 @@ impl Known {
 
 /// A node of the stored map, when the authority starts.
 fn resumed(node: &Node) -> Known {
+    let is_leaving = node.state == NodeState::Gone;
     let health = match node.state {
         NodeState::Joining => Health::Joining,
         NodeState::Suspect | NodeState::Down => Health::Suspect,
         NodeState::Returning => Health::Returning { since_ms: 0, last_ms: GRACE_MS },
         NodeState::Serving | NodeState::Draining | NodeState::Gone => Health::Serving { last_ms: GRACE_MS },
     };
-    Known { node: node.clone(), health, joined_ms: 0, report: None }
+    Known { node: node.clone(), health, is_leaving, joined_ms: 0, report: None }
 }
 
 fn weight(report: &NodeReport) -> u32 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use larder_crds::{CacheCluster, CacheNode, CacheNodeSpec, Condition, Kind, ObjectMeta, Time};
+use larder_crds::{CacheCluster, CacheNode, CacheNodeSpec, Condition, Kind, ObjectMeta, Problem, Time};
 use larder_proto::ids::{ClusterId, NodeName};
 use larder_proto::volume::Volume;
 use serde::Serialize;
@@ -15,9 +15,14 @@ use super::commands::Refusal;
 use super::folder::Folder;
 use super::nodes::{Common, Nodes, Program, write_private};
 use super::plan::{self, NodePlan};
-use crate::authority::{Authority, AuthorityOptions, Ca, NodeTokens, Shape};
+use crate::authority::{Authority, AuthorityOptions, Ca, NodeStatus, NodeTokens, Shape};
 use crate::manifest::{Desired, DesiredVolume, Mistake, ObjectName, Placed};
 use crate::status::{self, NodeView, View};
+
+mod leaving;
+mod news;
+
+use news::Told;
 
 /// A node that has not reported for this long is silent; reports come each second.
 const SILENT_MS: u64 = 3_000;
@@ -35,11 +40,14 @@ pub struct Cluster {
     generations: BTreeMap<String, i64>,
     /// The conditions written last, by kind and name: they keep their transition times.
     conditions: BTreeMap<String, Vec<Condition>>,
+    /// The cluster's problems written last, likewise.
+    problems: Vec<Problem>,
+    told: Told,
 }
 
 impl Cluster {
-    /// Starts the authority, then an agent per node, and waits until each serves. What was started is stopped again
-    /// when one of them doesn't.
+    /// Starts the authority, then an agent per node, and waits until each answers. What was started is stopped again
+    /// when one of them doesn't. Mounts follow: [`look`](Self::look) says when they are there.
     pub async fn start(folder: Folder, desired: Desired, count: u32, program: Program) -> Result<Self, Refusal> {
         let plans = plan_nodes(&desired, count, &folder)?;
         let tokens = Arc::new(NodeTokens::new());
@@ -64,8 +72,14 @@ impl Cluster {
             created: now(),
             generations: BTreeMap::new(),
             conditions: BTreeMap::new(),
+            problems: Vec::new(),
+            told: Told::nothing(),
         };
-        if let Err(refusal) = cluster.start_nodes().await {
+        let started = match cluster.forget_unwanted() {
+            Ok(_) => cluster.start_nodes().await,
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = started {
             cluster.stop().await;
             return Err(refusal);
         }
@@ -82,8 +96,10 @@ impl Cluster {
         self.nodes.start(&self.plans, new_token).await
     }
 
-    /// Makes it so: new, changed and removed volumes, more nodes, and agents that have ended start again.
-    pub async fn apply(&mut self, desired: Desired, count: u32) -> Result<String, Refusal> {
+    /// Makes it so: new, changed and removed volumes, more or fewer nodes, and agents that have ended start again.
+    /// Without a `count` the nodes stay as many as they are.
+    pub async fn apply(&mut self, desired: Desired, count: Option<u32>) -> Result<String, Refusal> {
+        let count = count.unwrap_or_else(|| u32::try_from(self.plans.len()).unwrap_or(u32::MAX));
         self.check_update(&desired, count)?;
         let plans = plan_nodes(&desired, count, &self.folder)?;
         let (before, after) = (self.plans.len(), plans.len());
@@ -103,6 +119,7 @@ impl Cluster {
                 return Err(refusal);
             }
         };
+        self.let_go().await?;
         Ok(format!(
             "applied: {before} -> {after} nodes ({started} agents started), {} -> {} volumes",
             volumes.0, volumes.1
@@ -143,14 +160,8 @@ impl Cluster {
         if !mistakes.is_empty() {
             return Err(Refusal { lines: mistakes.iter().map(Mistake::to_string).collect() });
         }
-        if (count as usize) < self.plans.len() {
-            let line = format!(
-                "--nodes {count}: {} nodes run, and they can't be drained yet: larder down, then up",
-                self.plans.len()
-            );
-            return Err(Refusal::new(line));
-        }
-        Ok(())
+        let (wanted, running) = (usize::try_from(count).unwrap_or(usize::MAX), self.plans.len());
+        if wanted < running { leaving::check_count(wanted, running, self.min_nodes()) } else { Ok(()) }
     }
 
     /// Stops the agents, then the authority.
@@ -159,8 +170,13 @@ impl Cluster {
         self.authority.stop().await;
     }
 
-    /// What to tell the user now.
-    pub fn greeting(&self) -> String {
+    /// What runs on the nodes.
+    pub fn program(&self) -> &Program {
+        self.nodes.program()
+    }
+
+    /// What to tell the user when everything serves.
+    fn greeting(&self) -> String {
         let mut lines = vec![format!("CacheCluster {} is up: {} nodes", self.desired.name, self.plans.len())];
         for plan in &self.plans {
             let name = plan.name.as_str();
@@ -172,10 +188,10 @@ impl Cluster {
                 mounts.display()
             ));
         }
-        let min_nodes = usize::try_from(self.desired.cluster.object.spec.min_nodes).unwrap_or(0);
-        if self.plans.len() < min_nodes {
+        if self.is_short() {
             lines.push(format!(
-                "  nothing is mounted until minNodes, {min_nodes}, have joined: larder up with more --nodes"
+                "  nothing is mounted until minNodes, {}, have joined: larder up with more --nodes",
+                self.min_nodes()
             ));
         }
         lines.push(format!("look around: larder status --dir {}; stop: Ctrl-C", self.folder.root().display()));
@@ -195,15 +211,13 @@ impl Cluster {
         let volumes = self.authority.volumes();
         let node = |plan: &NodePlan| {
             let reported = reported.iter().find(|node| node.name == plan.name).cloned();
-            // An agent that began after the last report hasn't been heard.
-            let since_ms = self.nodes.running_ms(&plan.name).unwrap_or(0).min(SILENT_MS);
-            let is_heard = reported.as_ref().and_then(|node| node.silent_ms).is_some_and(|silent| silent < since_ms);
-            let is_live = is_heard && running.contains(&plan.name);
-            NodeView { name: plan.name.clone(), reported, is_live, since: self.created.clone() }
+            let is_live = reported.as_ref().is_some_and(|node| self.hears(node)) && running.contains(&plan.name);
+            let ended = self.nodes.how_it_ended(&plan.name).map(str::to_owned);
+            NodeView { name: plan.name.clone(), reported, is_live, ended }
         };
         let nodes: Vec<NodeView> = self.plans.iter().map(node).collect();
         let now = now();
-        let view = View { map: map.as_deref(), nodes: &nodes, volumes: &volumes, now: &now };
+        let view = View { map: map.as_deref(), nodes: &nodes, volumes: &volumes, problems: &self.problems, now: &now };
         let mut objects = vec![self.cluster_object(view)];
         objects.extend(nodes.iter().map(|node| self.node_object(node)));
         let volumes: Vec<Value> = self.desired.volumes.iter().map(|volume| self.volume_object(volume, view)).collect();
@@ -214,11 +228,20 @@ impl Cluster {
         objects
     }
 
+    /// Whether a node reports now. An agent that began after the last report hasn't been heard.
+    fn hears(&self, node: &NodeStatus) -> bool {
+        let since_ms = self.nodes.running_ms(&node.name).unwrap_or(0).min(SILENT_MS);
+        node.silent_ms.is_some_and(|silent| silent < since_ms)
+    }
+
     fn remember(&mut self, object: &Value) {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let key = format!("{} {}/{}", text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
-        let conditions = object.pointer("/status/conditions").cloned().unwrap_or_default();
-        self.conditions.insert(key, serde_json::from_value(conditions).unwrap_or_default());
+        let part = |pointer: &str| object.pointer(pointer).cloned().unwrap_or_default();
+        self.conditions.insert(key, serde_json::from_value(part("/status/conditions")).unwrap_or_default());
+        if text("/kind") == Kind::CacheCluster.name() {
+            self.problems = serde_json::from_value(part("/status/problems")).unwrap_or_default();
+        }
     }
 
     fn earlier(&self, kind: Kind, name: &ObjectName) -> &[Condition] {

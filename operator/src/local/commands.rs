@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use larder_crds::Kind;
@@ -11,6 +12,9 @@ use super::folder::Folder;
 use super::socket::{Answer, AskError, Request, ask};
 use super::{leftovers, lock};
 use crate::print::{self, Width};
+
+/// How long `larder up` may take to end once its agents are stopped.
+const ENDED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a command did not do what it was told: lines for the user.
 #[derive(Debug)]
@@ -45,6 +49,9 @@ pub fn folder(dir: &Path) -> Result<Folder, Refusal> {
         Ok(path) => path,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             std::path::absolute(dir).map_err(|e| Refusal::new(format!("--dir {}: {e}", dir.display())))?
+        }
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(Refusal::new(AskError::NotAllowed { dir: dir.to_owned() }));
         }
         Err(e) => return Err(Refusal::new(format!("--dir {}: {e}", dir.display()))),
     };
@@ -125,6 +132,9 @@ pub async fn down(dir: &Path) -> Result<(), Refusal> {
     let folder = folder(dir)?;
     match ask(&folder.socket(), folder.root(), &Request::Down).await {
         Ok(Answer::Done(_)) => {
+            lock::wait_free(&folder.lock(), ENDED_WITHIN).map_err(|error| {
+                Refusal::new(format!("the cluster is stopped, but its larder up hasn't ended: {error}"))
+            })?;
             println!("stopped; the cache stays in {}", folder.root().display());
             Ok(())
         }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::commands::Refusal;
 use super::folder::Folder;
+use super::leftovers;
 use super::plan::NodePlan;
 use super::processes::{Agent, Ready};
 
@@ -73,6 +74,10 @@ pub struct Nodes {
     folder: Folder,
     common: Common,
     agents: BTreeMap<NodeName, Running>,
+    /// Agents that ended by themselves and weren't started again, and how.
+    ended: BTreeMap<NodeName, String>,
+    /// Ends that nobody has been told of yet.
+    untold: Vec<NodeName>,
 }
 
 struct Running {
@@ -84,7 +89,7 @@ struct Running {
 impl Nodes {
     /// No agents yet.
     pub fn new(folder: Folder, common: Common) -> Self {
-        Self { folder, common, agents: BTreeMap::new() }
+        Self { folder, common, agents: BTreeMap::new(), ended: BTreeMap::new(), untold: Vec::new() }
     }
 
     /// Starts those of `plans` that don't run, all at once, and waits until each serves. Returns how many were started.
@@ -119,6 +124,7 @@ impl Nodes {
         }
         let started = starting.len();
         for ((name, agent), ready) in std::mem::take(starting).into_iter().zip(served.into_values()) {
+            self.ended.remove(&name);
             self.agents.insert(name, Running { agent, ready, since });
         }
         Ok(started)
@@ -157,7 +163,15 @@ impl Nodes {
 
     /// Names of the nodes whose agent runs.
     pub fn running(&mut self) -> Vec<NodeName> {
-        self.agents.retain(|_, running| !running.agent.has_ended());
+        let (ended, untold) = (&mut self.ended, &mut self.untold);
+        self.agents.retain(|name, running| match running.agent.ended() {
+            None => true,
+            Some(how) => {
+                ended.insert(name.clone(), how);
+                untold.push(name.clone());
+                false
+            }
+        });
         self.agents.keys().cloned().collect()
     }
 
@@ -165,6 +179,34 @@ impl Nodes {
     pub fn running_ms(&self, name: &NodeName) -> Option<u64> {
         let running = self.agents.get(name)?;
         Some(u64::try_from(running.since.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// How a node's agent ended, unless it runs again.
+    pub fn how_it_ended(&self, name: &NodeName) -> Option<&str> {
+        self.ended.get(name).map(String::as_str)
+    }
+
+    /// Nodes whose agents have ended since the last call.
+    pub fn newly_ended(&mut self) -> Vec<NodeName> {
+        self.running();
+        std::mem::take(&mut self.untold)
+    }
+
+    /// The program that is run, and how much it logs.
+    pub fn program(&self) -> &Program {
+        &self.common.program
+    }
+
+    /// Stops the agents of these nodes, all at once, and takes away what mounts they leave.
+    pub async fn stop_some(&mut self, names: &[NodeName]) -> io::Result<()> {
+        let agents: Vec<Agent> =
+            names.iter().filter_map(|name| self.agents.remove(name)).map(|running| running.agent).collect();
+        futures::future::join_all(agents.into_iter().map(Agent::stop)).await;
+        for name in names {
+            self.ended.remove(name);
+            leftovers::unmount_below(self.folder.node(name.as_str()).root())?;
+        }
+        Ok(())
     }
 
     /// The process and admin port of a node's agent.

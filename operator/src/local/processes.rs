@@ -1,10 +1,11 @@
 //! Agents as child processes: started, watched until they serve, stopped.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -20,6 +21,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long an agent may take from its start to its first answer: opening large stores is most of it.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How much of an agent's log is looked at for its last line.
+const LAST_WORDS_BYTES_MAX: u64 = 64 * 1024;
 
 /// What an agent writes when it serves.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -45,8 +49,20 @@ pub enum StartError {
     /// It ended by itself; its last words say why.
     #[error("{last_words}")]
     Ended {
-        /// The last line of its log.
+        /// The last line it wrote.
         last_words: String,
+    },
+    /// It ended by itself, and what it wrote isn't an agent's.
+    #[error("{} {how}{}: is it larder-agent? Its log is {}", program.display(), said(words.as_deref()), log.display())]
+    NoAgent {
+        /// The program.
+        program: PathBuf,
+        /// How it ended.
+        how: String,
+        /// The last line it wrote.
+        words: Option<String>,
+        /// Its log.
+        log: PathBuf,
     },
     /// It neither served nor ended.
     #[error("not ready within {} s; see {}", START_DEADLINE.as_secs(), log.display())]
@@ -56,21 +72,32 @@ pub enum StartError {
     },
 }
 
+/// What agents begin their last line with, when they refuse to start.
+const AGENT_SPEAKS: &str = "larder-agent: ";
+
+fn said(words: Option<&str>) -> String {
+    words.map(|words| format!(" ({words})")).unwrap_or_default()
+}
+
 /// One running agent.
 pub struct Agent {
     child: Child,
+    program: PathBuf,
     folder: NodeFolder,
+    /// Where this agent's lines begin in the log: those before are an earlier one's.
+    log_from: u64,
 }
 
 impl Agent {
     /// Starts `program` with the configuration in `folder`. It is told to stop when this process dies.
     pub fn start(program: &Path, folder: NodeFolder) -> Result<Self, StartError> {
-        let spawn = || -> io::Result<Child> {
+        let spawn = || -> io::Result<(Child, u64)> {
             match std::fs::remove_file(folder.ready()) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
             let log = File::options().create(true).append(true).mode(0o600).open(folder.log())?;
+            let log_from = log.metadata()?.len();
             let mut command = Command::new(program);
             command.arg("serve").arg("--config").arg(folder.config());
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
@@ -80,10 +107,10 @@ impl Agent {
             unsafe {
                 command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?));
             }
-            command.spawn()
+            Ok((command.spawn()?, log_from))
         };
-        let child = spawn().map_err(|source| StartError::Spawn { program: program.to_owned(), source })?;
-        Ok(Self { child, folder })
+        let (child, log_from) = spawn().map_err(|source| StartError::Spawn { program: program.to_owned(), source })?;
+        Ok(Self { child, program: program.to_owned(), folder, log_from })
     }
 
     /// Waits until the agent serves, or says why it doesn't.
@@ -93,8 +120,8 @@ impl Agent {
             if let Some(ready) = self.read_ready() {
                 return Ok(ready);
             }
-            if self.has_ended() {
-                return Err(StartError::Ended { last_words: last_words(&self.folder.log()) });
+            if let Some(how) = self.ended() {
+                return Err(self.why(how));
             }
             if Instant::now() > deadline {
                 return Err(StartError::Deadline { log: self.folder.log() });
@@ -109,9 +136,21 @@ impl Agent {
         (Some(ready.pid) == self.child.id()).then_some(ready)
     }
 
-    /// Whether the process is gone.
-    pub fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+    fn why(&self, how: String) -> StartError {
+        let words = last_words(&self.folder.log(), self.log_from);
+        match words {
+            Some(last_words) if last_words.starts_with(AGENT_SPEAKS) => StartError::Ended { last_words },
+            words => StartError::NoAgent { program: self.program.clone(), how, words, log: self.folder.log() },
+        }
+    }
+
+    /// How the process ended, if it has: `was killed by SIGKILL`, `ended with exit status 1`.
+    pub fn ended(&mut self) -> Option<String> {
+        match self.child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => Some(how_it_ended(status)),
+            Err(error) => Some(format!("can't be watched any more ({error})")),
+        }
     }
 
     /// Asks the agent to unmount and close; kills it when it doesn't within 20 s.
@@ -128,9 +167,44 @@ impl Agent {
     }
 }
 
-/// The last line an agent wrote, for the terminal: its log says the rest.
-fn last_words(log: &Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let line = text.lines().rev().find(|line| !line.trim().is_empty());
-    line.map_or_else(|| format!("ended without a word; see {}", log.display()), str::to_owned)
+fn how_it_ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit status {code}"),
+        (None, Some(number)) => match Signal::try_from(number) {
+            Ok(signal) => format!("was killed by {signal}"),
+            Err(_) => format!("was killed by signal {number}"),
+        },
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// The last line that an agent wrote into its log from `from` on, for the terminal: the log says the rest.
+fn last_words(log: &Path, from: u64) -> Option<String> {
+    let mut file = File::open(log).ok()?;
+    let end = file.metadata().ok()?.len();
+    file.seek(io::SeekFrom::Start(from.max(end.saturating_sub(LAST_WORDS_BYTES_MAX)))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(LAST_WORDS_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::folder::Folder;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wrong_program_is_named_and_old_lines_are_not_quoted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let node = Folder::new(folder.path().to_owned()).node("n1");
+        std::fs::create_dir_all(node.state()).expect("made");
+        std::fs::write(node.log(), "larder-agent: an old line\n").expect("written");
+        let ended = |program: &str| Agent::start(Path::new(program), node.clone());
+        let error = ended("/bin/true").expect("starts").ready().await.expect_err("it isn't an agent").to_string();
+        assert!(error.contains("/bin/true ended with exit status 0: is it larder-agent?"), "{error}");
+        assert!(!error.contains("an old line"), "{error}");
+        let error = ended("/bin/ls").expect("starts").ready().await.expect_err("it isn't an agent").to_string();
+        assert!(error.contains("/bin/ls ended with exit status 2 (") && error.contains("--config"), "{error}");
+    }
 }

@@ -26,8 +26,12 @@ pub enum Request {
     Apply {
         /// Absolute paths.
         files: Vec<PathBuf>,
-        /// How many nodes.
-        nodes: u32,
+        /// How many nodes; absent: as many as there are.
+        nodes: Option<u32>,
+        /// The agent's program, if the command line names one.
+        agent: Option<PathBuf>,
+        /// How much agents log, if the command line says so.
+        agent_log: Option<String>,
     },
     /// Stop.
     Down,
@@ -62,6 +66,12 @@ pub enum AskError {
         /// The folder.
         dir: PathBuf,
     },
+    /// It belongs to somebody else.
+    #[error("only root may look into {}: run larder with sudo", dir.display())]
+    NotAllowed {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// It listened, and broke off.
     #[error("`larder up` broke off: {0}")]
     Broken(#[from] std::io::Error),
@@ -75,7 +85,10 @@ pub enum AskError {
 
 /// Asks the `larder up` of `dir`.
 pub async fn ask(socket: &Path, dir: &Path, request: &Request) -> Result<Answer, AskError> {
-    let stream = UnixStream::connect(socket).await.map_err(|_| AskError::NotUp { dir: dir.to_owned() })?;
+    let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => AskError::NotAllowed { dir: dir.to_owned() },
+        _ => AskError::NotUp { dir: dir.to_owned() },
+    })?;
     let (reader, mut writer) = stream.into_split();
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

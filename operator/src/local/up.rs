@@ -11,14 +11,27 @@ use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::cluster::Cluster;
 use super::commands::{self, Refusal};
 use super::folder::Folder;
 use super::nodes::Program;
-use super::socket::{self, Answer, Call, Request};
+use super::socket::{self, Answer, AskError, Call, Request};
 use super::{leftovers, lock};
 use crate::manifest::{self, Desired, Mistake};
+
+/// Nodes of a cluster that begins, unless the command line says otherwise.
+const NODES: u32 = 3;
+
+/// What agents log, unless the command line says otherwise.
+const AGENT_LOG: &str = "info";
+
+/// How often the cluster is looked at for news.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long an `up` that holds the folder may take until it takes commands.
+const TAKES_COMMANDS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Commands that wait; more are held back by the socket.
 const CALLS_MAX: usize = 16;
@@ -30,12 +43,12 @@ const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(1);
 pub struct Options {
     /// The manifest.
     pub files: Vec<PathBuf>,
-    /// How many nodes.
-    pub nodes: u32,
+    /// How many nodes; absent: as many as run, or three.
+    pub nodes: Option<u32>,
     /// The agent's program; beside this one when absent.
     pub agent: Option<PathBuf>,
-    /// How much agents log.
-    pub agent_log: &'static str,
+    /// How much agents log; `info` when absent.
+    pub agent_log: Option<&'static str>,
     /// The cluster's folder.
     pub dir: PathBuf,
 }
@@ -46,11 +59,12 @@ pub async fn run(options: Options) -> Result<(), Refusal> {
     check_machine()?;
     make_private(&options.dir)?;
     let folder = commands::folder(&options.dir)?;
-    let _lock = match lock::take(&folder.lock()) {
-        Ok(lock) => lock,
-        Err(lock::LockError::Held { .. }) => return hand_over(&folder, options).await,
+    match lock::take(&folder.lock()) {
+        // Held until the process has ended: who waits for the lock waits for that.
+        Ok(lock) => std::mem::forget(lock),
+        Err(lock::LockError::Held { pid, .. }) => return hand_over(&folder, options, pid).await,
         Err(error) => return Err(Refusal::new(error)),
-    };
+    }
     let cleaned = leftovers::clean(&folder).map_err(|e| Refusal::new(format!("can't clean up: {e}")))?;
     if !cleaned.is_nothing() {
         println!("{cleaned}");
@@ -90,14 +104,37 @@ fn make_private(dir: &Path) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Another `up` runs there: it applies the difference, with the agent's program and log level that it was started with.
-async fn hand_over(folder: &Folder, options: Options) -> Result<(), Refusal> {
+/// Another `up` runs there: it applies the difference.
+async fn hand_over(folder: &Folder, options: Options, pid: Option<u32>) -> Result<(), Refusal> {
     let absolute =
         |file: &PathBuf| std::path::absolute(file).map_err(|e| Refusal::new(format!("{}: {e}", file.display())));
-    let files = options.files.iter().map(absolute).collect::<Result<_, _>>()?;
-    let done = commands::request(folder, &Request::Apply { files, nodes: options.nodes }).await?;
-    println!("{}", done.as_str().unwrap_or("applied"));
-    Ok(())
+    let request = Request::Apply {
+        files: options.files.iter().map(absolute).collect::<Result<_, _>>()?,
+        nodes: options.nodes,
+        agent: options.agent.as_ref().map(absolute).transpose()?,
+        agent_log: options.agent_log.map(str::to_owned),
+    };
+    let deadline = Instant::now() + TAKES_COMMANDS_WITHIN;
+    let answer = loop {
+        match socket::ask(&folder.socket(), folder.root(), &request).await {
+            Err(AskError::NotUp { .. }) if Instant::now() < deadline => sleep(LOOK_EVERY).await,
+            answer => break answer,
+        }
+    };
+    match answer {
+        Ok(Answer::Done(done)) => {
+            let done = done.as_str().unwrap_or("applied").to_owned();
+            println!("{done}; by the larder up that runs here{}", lock::shown(pid));
+            Ok(())
+        }
+        Ok(Answer::Refused(lines)) => Err(Refusal { lines }),
+        Err(AskError::NotUp { dir }) => Err(Refusal::new(format!(
+            "another larder{} is starting or stopping in {}: wait until it is done, or end it",
+            lock::shown(pid),
+            dir.display()
+        ))),
+        Err(error) => Err(Refusal::new(error)),
+    }
 }
 
 /// Ctrl-C, or what a service manager sends.
@@ -125,16 +162,21 @@ async fn serve(folder: &Folder, desired: Desired, options: Options) -> Result<()
         UnixListener::bind(folder.socket()).map_err(|e| Refusal::new(format!("{}: {e}", folder.socket().display())))?;
     let (calls, mut called) = mpsc::channel(CALLS_MAX);
     tokio::spawn(socket::listen(listener, calls));
-    let program = Program { path: agent_program(options.agent)?, log_level: options.agent_log };
+    let program = Program { path: agent_program(options.agent)?, log_level: options.agent_log.unwrap_or(AGENT_LOG) };
     let mut cluster = tokio::select! { biased;
         () = signals.next() => return Err(Refusal::new("stopped before the cluster was up")),
-        started = Cluster::start(folder.clone(), desired, options.nodes, program) => started?,
+        started = Cluster::start(folder.clone(), desired, options.nodes.unwrap_or(NODES), program) => started?,
     };
-    println!("{}", cluster.greeting());
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let call = tokio::select! { biased;
             () = signals.next() => break,
             Some(call) = called.recv() => call,
+            _ = look.tick() => {
+                cluster.look().iter().for_each(|line| println!("{line}"));
+                continue;
+            }
         };
         if answer(&mut cluster, call).await == Next::Stop {
             break;
@@ -155,10 +197,12 @@ async fn answer(cluster: &mut Cluster, call: Call) -> Next {
     let answer = match call.request {
         Request::Objects => Answer::Done(Value::Array(cluster.objects())),
         Request::Map => Answer::Done(cluster.map_json()),
-        Request::Apply { files, nodes } => match apply(cluster, &files, nodes).await {
-            Ok(text) => Answer::Done(Value::String(text)),
-            Err(refusal) => Answer::Refused(refusal.lines),
-        },
+        Request::Apply { files, nodes, agent, agent_log } => {
+            match apply(cluster, &files, nodes, agent, agent_log).await {
+                Ok(text) => Answer::Done(Value::String(text)),
+                Err(refusal) => Answer::Refused(refusal.lines),
+            }
+        }
         Request::Down => {
             cluster.stop().await;
             // The asker has gone away; the cluster stops all the same.
@@ -173,14 +217,33 @@ async fn answer(cluster: &mut Cluster, call: Call) -> Next {
     Next::Go
 }
 
-async fn apply(cluster: &mut Cluster, files: &[PathBuf], nodes: u32) -> Result<String, Refusal> {
-    cluster.apply(read(files)?, nodes).await
+async fn apply(
+    cluster: &mut Cluster,
+    files: &[PathBuf],
+    nodes: Option<u32>,
+    agent: Option<PathBuf>,
+    agent_log: Option<String>,
+) -> Result<String, Refusal> {
+    let desired = read(files)?;
+    let runs = cluster.program();
+    let fixed = |option: &str, value: &str| {
+        Refusal::new(format!(
+            "{option}: the cluster runs with {value}, and local mode can't change that: larder down, then up"
+        ))
+    };
+    if agent.is_some_and(|agent| agent != runs.path) {
+        return Err(fixed("--agent", &runs.path.display().to_string()));
+    }
+    if agent_log.is_some_and(|level| level != runs.log_level) {
+        return Err(fixed("--agent-log", runs.log_level));
+    }
+    cluster.apply(desired, nodes).await
 }
 
 /// The agent's program: as told, else the one beside this program.
 fn agent_program(told: Option<PathBuf>) -> Result<PathBuf, Refusal> {
     let beside = || std::env::current_exe().map(|program| program.with_file_name("larder-agent"));
-    let program = told.map_or_else(beside, Ok).map_err(Refusal::new)?;
+    let program = told.map_or_else(beside, std::path::absolute).map_err(Refusal::new)?;
     if program.is_file() {
         return Ok(program);
     }

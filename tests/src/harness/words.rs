@@ -74,6 +74,11 @@ impl Cluster {
         serde_json::from_str(&text).expect("debug pages are JSON")
     }
 
+    /// What `larder up` has written to its terminal since it was started last.
+    pub fn terminal(&self) -> String {
+        std::fs::read_to_string(self.folder().join("up.out")).unwrap_or_default()
+    }
+
     /// What a node's agent logged.
     pub fn log(&self, node: &str) -> String {
         self.node(node).log()

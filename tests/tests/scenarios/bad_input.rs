@@ -91,6 +91,16 @@ fn yaml_is_refused_with_file_line_and_field() {
         &changed("  minNodes: 1", "  minNode: 1\n  minNodes: 1"),
         &["cluster.yaml:5:", "spec.minNode", "unknown field"],
     );
+    refused(
+        &changed("  minNodes: 1", "  minNode: 1"),
+        &["cluster.yaml:5:", "spec.minNode", "unknown field", "did you mean minNodes?"],
+    );
+    refused(&changed("capacity: 1Gi", "capacity: lots"), &["cluster.yaml:11:", "capacity", "\"lots\"", "900Gi"]);
+    refused("", &["cluster.yaml: there is nothing in it"]);
+    refused(
+        &changed("metadata: {name: small}\n", ""),
+        &["cluster.yaml:1: CacheCluster: metadata.name: Required value"],
+    );
     refused(&changed("minNodes: 1", "minNodes: three"), &["cluster.yaml:5:", "spec.minNodes", "integer"]);
     refused(
         &changed("metadata: {name: keys}", "metadata: {name: others}"),
@@ -117,6 +127,67 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_command_line_that_is_wrong_is_one_line() {
+    for words in [&["up"][..], &["upp"], &["up", "f.yaml", "--node", "3"], &["get"], &[]] {
+        let ran = run(Command::new(larder_program()).args(words), SOON);
+        assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+        assert!(ran.err.lines().count() == 1 && ran.err.starts_with("larder: "), "{ran:?}");
+    }
+    assert_eq!(run(Command::new(larder_program()).arg("--help"), SOON).status.code(), Some(0));
+}
+
+#[test]
+fn a_wrong_agent_is_named() {
+    let folder = folder();
+    let (file, dir) = (write(&folder, CLUSTER), folder.path().join("c"));
+    let mut command = Command::new(larder_program());
+    command.arg("up").arg(&file).args(["--nodes", "1", "--agent", "/bin/true", "--dir"]).arg(&dir);
+    for _ in 0..2 {
+        let ran = run(&mut command, MINUTE);
+        assert_eq!((ran.status.code(), ran.err.lines().count()), (Some(1), 1), "{ran:?}");
+        assert!(ran.err.contains("/bin/true ended with exit status 0: is it larder-agent?"), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_folder_that_another_larder_holds_names_it() {
+    let folder = folder();
+    let (file, dir) = (write(&folder, CLUSTER), folder.path().join("c"));
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
+    // As one that has just begun: it holds the lock, and takes no commands yet.
+    let lock = std::fs::File::create(dir.join("up.lock")).unwrap();
+    std::fs::write(dir.join("up.lock"), "4711").unwrap();
+    lock.lock().unwrap();
+    let ran = up(Command::new(larder_program()), &file, &dir);
+    assert_refused(&ran, &dir, &["another larder (pid 4711) is starting or stopping"]);
+}
+
+#[test]
+fn a_second_up_does_not_change_the_agent() {
+    let cluster = Cluster::builder().nodes(1).replicas(1).start();
+    let yaml = cluster.dir().parent().unwrap().join("cluster.yaml");
+    for (option, value, runs_with) in [("--agent-log", "debug", "info"), ("--agent", "/bin/true", "larder-agent")] {
+        let ran = cluster.larder(&["up", yaml.to_str().unwrap(), option, value], MINUTE);
+        assert_eq!((ran.status.code(), ran.err.lines().count()), (Some(1), 1), "{ran:?}");
+        assert!(ran.err.contains(option) && ran.err.contains(runs_with), "{ran:?}");
+    }
+}
+
+#[test]
+fn down_returns_when_up_has_ended() {
+    let folder = folder();
+    let (file, dir) = (write(&folder, CLUSTER), folder.path().join("c"));
+    let mut up = Command::new(larder_program());
+    up.arg("up").arg(&file).args(["--nodes", "1", "--dir"]).arg(&dir).stdout(std::process::Stdio::null());
+    let mut up = up.spawn().unwrap();
+    let down = || run(Command::new(larder_program()).args(["down", "--dir"]).arg(&dir), MINUTE);
+    larder_tests::harness::wait_until(MINUTE, "it is up, and stopped", || down().status.success());
+    assert!(processes_naming(&dir).is_empty(), "{:?}", processes_naming(&dir));
+    assert!(up.wait().unwrap().success());
+}
+
+#[test]
 fn without_root_it_says_so() {
     let folder = folder();
     let (file, dir) = (write(&folder, CLUSTER), folder.path().join("c"));
@@ -126,6 +197,18 @@ fn without_root_it_says_so() {
     let mut nobody = Command::new("setpriv");
     nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
     assert_refused(&up(nobody, &file, &dir), &dir, &["root", "sudo"]);
+    // The folder of a cluster is root's alone.
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
+    for command in ["status", "down"] {
+        let mut nobody = Command::new("setpriv");
+        nobody
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&program)
+            .args([command, "--dir"])
+            .arg(&dir);
+        assert_refused(&run(&mut nobody, SOON), &dir, &["only root", "sudo"]);
+    }
 }
 
 #[test]

@@ -105,7 +105,6 @@ async fn talk(inner: &Arc<Inner>) -> Result<Renew, ConversationError> {
                 obey(inner, directive?.ok_or(ConversationError::Ended)?).await?;
                 tick.reset_immediately();
             }
-            () = inner.hooks.news.notified() => tick.reset_immediately(),
             _ = tick.tick() => {
                 let mut report = (inner.hooks.report)();
                 report.epoch = inner.map.epoch();

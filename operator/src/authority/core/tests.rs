@@ -112,3 +112,42 @@ fn a_small_change_of_capacity_moves_nothing() {
     core.report(NodeId(1), &name(1), big, 30);
     assert_eq!(core.nodes[&name(1)].node.weight, 1_024);
 }
+
+#[test]
+fn a_node_that_leaves_is_gone_without_slots_before_it_is_dropped() {
+    let mut core = core();
+    core.reshape(Shape { min_nodes: 2, replicas: 2 });
+    all_report(&mut core, &[1, 2, 3], 0);
+    step(&mut core, 100).expect("a map");
+    core.retire(&name(3));
+    let left = step(&mut core, 200).expect("without n3");
+    assert_eq!(left.node(NodeId(3)).map(|node| node.state), Some(NodeState::Gone), "it still reads from its peers");
+    assert!(Slot::all().all(|slot| left.owners(slot).len() == 2 && !left.owners(slot).contains(&NodeId(3))));
+    all_report(&mut core, &[3], 300);
+    assert_eq!(step(&mut core, 300), None, "its reports don't bring it back");
+    assert_eq!(core.statuses(Some(&left), 300)[2].state, NodeState::Gone);
+    core.remove(&name(3));
+    let dropped = step(&mut core, 400).expect("a map without it");
+    assert_eq!(dropped.node(NodeId(3)), None);
+    assert!(Slot::all().all(|slot| dropped.owners(slot) == left.owners(slot)), "nothing moves again");
+}
+
+#[test]
+fn an_origin_is_known_by_who_asked_and_fails_when_one_says_so() {
+    use larder_proto::control::VolumeReport;
+    use larder_proto::error::ErrorKind;
+    let id = VolumeId::from_bytes([5; 16]);
+    let mut core = core();
+    let say = |core: &mut Core, number: u32, origin: OriginState, mounted: bool| {
+        let volume = VolumeReport { id, mounted, origin, cached_bytes: 0, origin_bytes: 0, read_bytes: 0, objects: 0 };
+        core.report(NodeId(number), &name(number), NodeReport { volumes: vec![volume], ..report(0) }, 0);
+    };
+    say(&mut core, 1, OriginState::NotAsked, false);
+    assert_eq!(core.volumes(0)[&id].origin, OriginState::NotAsked);
+    say(&mut core, 2, OriginState::Answers, true);
+    assert_eq!(core.volumes(0)[&id].origin, OriginState::Answers);
+    say(&mut core, 3, OriginState::Fails(ErrorKind::NoSuchBucket), false);
+    let status = core.volumes(0).remove(&id).expect("reported");
+    assert_eq!(status.origin, OriginState::Fails(ErrorKind::NoSuchBucket));
+    assert_eq!(status.mounted.into_iter().collect::<Vec<_>>(), [NodeId(2)]);
+}
