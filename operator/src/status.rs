@@ -396,6 +396,7 @@ mod tests {
             share: Default::default(),
             silent_ms: Some(0),
             unmet: Vec::new(),
+            passthrough: None,
         };
         NodeView { name, reported: Some(reported), is_live, ended: None }
     }

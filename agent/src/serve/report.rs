@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use larder_proto::control::{NodeAddress, NodeReport, OriginState, Passthrough, StoreHealth, StoreReport, VolumeReport};
+use larder_proto::control::{
+    NodeAddress, NodeReport, OriginState, Passthrough, StoreHealth, StoreReport, VolumeReport,
+};
 use larder_proto::map::Ports;
 use tokio::sync::{Notify, watch};
 
