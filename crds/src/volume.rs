@@ -3,6 +3,7 @@
 //! Owns the type, its defaults and its rules; the origin and its identity are in `origin`. Doc comments of fields are what
 //! `kubectl explain` shows.
 
+mod keeping;
 mod origin;
 mod values;
 
@@ -11,6 +12,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use keeping::{Admission, KeyPattern};
 pub use origin::{Addressing, LocalOrigin, Origin, OriginMember, S3Credentials, S3Origin, SecretRef};
 pub use values::{Access, Attributes, ChunkSize};
 
@@ -18,6 +20,9 @@ use crate::conditions::CONDITIONS_MAX;
 use crate::duration::{DURATION_PATTERN, DURATION_TEXT_MAX, DurationError, Freshness, parse_duration};
 use crate::quantity::{Quantity, QuantityError};
 use crate::schema::{DNS_LABEL_PATTERN, rule};
+use keeping::{GLOBS_MAX, TTL_RULE};
+
+pub(crate) use keeping::GLOB_PATTERN;
 pub(crate) use origin::REGION_PATTERN;
 pub(crate) use values::{MODE_PATTERN, READ_AHEAD_PATTERN};
 
@@ -107,6 +112,32 @@ pub struct CacheVolumeSpec {
     /// Owner and mode of files and directories whose objects carry none.
     #[serde(default)]
     pub attributes: Attributes,
+
+    /// What is taken into the cache; what isn't is read all the same.
+    #[serde(default)]
+    pub admission: Admission,
+
+    /// What is cached of an object leaves so long after its first bytes came; 1s to 87600h. Absent: when room is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = DURATION_TEXT_MAX),
+        regex(pattern = DURATION_PATTERN),
+        extend("x-kubernetes-validations" = [rule(TTL_RULE, "ttl must be between 1s and 87600h")])
+    )]
+    pub ttl: Option<String>,
+
+    /// Bytes that the volume may take in the cluster, all copies together; each node keeps to its part. Absent: all there is
+    /// room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quantity>,
+
+    /// Objects that stay once they are cached, whatever room is wanted, by patterns of their keys as in admission.exclude.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = GLOBS_MAX),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub pin: Vec<KeyPattern>,
 }
 
 /// A CacheCluster by name.
@@ -186,6 +217,22 @@ impl CacheVolumeSpec {
     /// [`DurationError`], only for objects that the schema of this version didn't admit.
     pub fn freshness(&self) -> Result<Freshness, DurationError> {
         Freshness::parse(&self.freshness)
+    }
+
+    /// How long an object is kept, parsed.
+    ///
+    /// # Errors
+    /// [`DurationError`], only for objects that the schema of this version didn't admit.
+    pub fn ttl(&self) -> Result<Option<std::time::Duration>, DurationError> {
+        self.ttl.as_deref().map(parse_duration).transpose()
+    }
+
+    /// The quota in bytes.
+    ///
+    /// # Errors
+    /// [`QuantityError`], only for objects that the schema of this version didn't admit.
+    pub fn quota_bytes(&self) -> Result<Option<u64>, QuantityError> {
+        self.quota.as_ref().map(Quantity::bytes).transpose()
     }
 
     /// The read-ahead in bytes.

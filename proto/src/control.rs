@@ -52,6 +52,8 @@ pub enum Field {
     Freshness,
     /// A volume's attributes.
     Attributes,
+    /// What of a volume is worth keeping.
+    Keeping,
 }
 
 /// A message that can't be what it says: a bug or an attack. The stream ends; nothing of it is believed.

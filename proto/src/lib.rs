@@ -7,6 +7,7 @@
 pub mod checksum;
 pub mod control;
 pub mod error;
+pub mod glob;
 pub mod identity;
 pub mod ids;
 pub mod limits;

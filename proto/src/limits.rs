@@ -110,3 +110,9 @@ pub const DIRECTIVE_BYTES_MAX: usize = MAP_BYTES_MAX + 64 * 1024;
 
 /// A report: every volume and store of a node, and every node that it can't reach.
 pub const REPORT_BYTES_MAX: usize = 256 * 1024;
+
+/// A pattern over keys: long enough for any path that people write, short enough to match in microseconds.
+pub const GLOB_BYTES_MAX: usize = 256;
+
+/// Patterns in one list of a volume (the schema's own maximum).
+pub const GLOBS_MAX: usize = 64;

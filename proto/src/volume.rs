@@ -8,8 +8,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::glob::Glob;
 use crate::ids::VolumeId;
-use crate::object::ChunkSize;
+use crate::object::{ChunkSize, ObjectKey};
 
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,37 @@ pub struct Volume {
     pub freshness: Freshness,
     /// What files and directories look like.
     pub attributes: Attributes,
+    /// What of it is worth keeping.
+    pub keeping: Keeping,
+}
+
+/// What of a volume stores keep. The default keeps everything that is read, until room is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// A chunk is stored when it was read so often from the origin before.
+    pub after_reads: u32,
+    /// Objects that are never stored.
+    pub exclude: Vec<Glob>,
+    /// Larger objects are never stored; `None`: any size.
+    pub max_object_bytes: Option<u64>,
+    /// What an object has in a store leaves so long after its first chunk came; `None`: when room is wanted.
+    pub ttl: Option<Duration>,
+    /// Bytes of all copies in the whole cluster; each node keeps to its part. `None`: all there is room for.
+    pub quota_bytes: Option<u64>,
+    /// Objects that stay until they are no longer pinned.
+    pub pin: Vec<Glob>,
+}
+
+impl Keeping {
+    /// Whether an object of this key and size may be stored at all.
+    pub fn admits(&self, key: &ObjectKey, size: u64) -> bool {
+        self.max_object_bytes.is_none_or(|max| size <= max) && !self.exclude.iter().any(|glob| glob.matches(key))
+    }
+
+    /// Whether what is stored of this object stays.
+    pub fn pins(&self, key: &ObjectKey) -> bool {
+        self.pin.iter().any(|glob| glob.matches(key))
+    }
 }
 
 /// Where a volume's objects are.

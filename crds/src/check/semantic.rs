@@ -46,6 +46,9 @@ fn check_volume(volume: &CacheVolume, found: &mut Vec<Violation>) {
         ("spec.readDeadline", spec.read_deadline().err().map(|error| error.to_string())),
         ("spec.freshness", spec.freshness().err().map(|error| error.to_string())),
         ("spec.readAhead", spec.read_ahead_bytes().err().map(|error| error.to_string())),
+        ("spec.ttl", spec.ttl().err().map(|error| error.to_string())),
+        ("spec.quota", spec.quota_bytes().err().map(|error| error.to_string())),
+        ("spec.admission.maxObjectSize", spec.admission.max_object_bytes().err().map(|error| error.to_string())),
         ("spec.chunkSize", spec.chunk_size.bytes().err().map(|error| error.to_string())),
     ];
     for (path, error) in results {

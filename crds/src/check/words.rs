@@ -13,7 +13,7 @@ use crate::schema::{DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, LABEL_KEY_PATTERN,
 const SHOWN_MAX: usize = 64;
 
 /// The words of each pattern in the schemas.
-const OF_PATTERNS: [(&str, &str); 12] = [
+const OF_PATTERNS: [(&str, &str); 13] = [
     (CAPACITY_PATTERN, "a size such as 900Gi, or a percentage of the disk from 1% to 99%"),
     (QUANTITY_PATTERN, "a size such as 10Gi, or a number of bytes"),
     (crate::volume::READ_AHEAD_PATTERN, "0, or a size up to 99Mi such as 512Ki or 4Mi"),
@@ -25,6 +25,7 @@ const OF_PATTERNS: [(&str, &str); 12] = [
     (crate::volume::MODE_PATTERN, "four octal digits in quotes, such as \"0644\""),
     (crate::cluster::CACHE_ID_PATTERN, "lower-case letters, digits and -._/ such as team-a/fast"),
     (crate::schema::PLAIN_TEXT_PATTERN, "a text without control characters"),
+    (crate::volume::GLOB_PATTERN, "a pattern of keys such as *.tmp or models/**, without [ ] { } ! and backslashes"),
     (crate::volume::REGION_PATTERN, "letters, digits and hyphens, such as us-east-1"),
 ];
 

@@ -190,6 +190,10 @@ fn volume_cases() -> Vec<Case> {
     ] {
         cases.push(create(kind, "/spec/freshness", "spec.freshness", FRESHNESS, json!(good), json!(bad)));
     }
+    for (good, bad) in [("1s", "999ms"), ("87600h", "87601h"), ("30m", "99999999999h")] {
+        let message = "ttl must be between 1s and 87600h";
+        cases.push(create(kind, "/spec/ttl", "spec.ttl", message, json!(good), json!(bad)));
+    }
     cases
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use larder_crds::{CacheCluster, CacheVolume, OriginMember};
+use larder_crds::{CacheCluster, CacheVolume, KeyPattern, OriginMember};
+use larder_proto::glob::Glob;
 use larder_proto::ids::VolumeId;
-use larder_proto::volume::{Attributes, Credentials, Freshness, Origin, S3, Secret, Volume};
+use larder_proto::volume::{Attributes, Credentials, Freshness, Keeping, Origin, S3, Secret, Volume};
 
 use super::{Manifest, Mistake, ObjectName, Placed};
 
@@ -128,6 +129,27 @@ fn build(
         read_deadline: spec.read_deadline().map_err(|e| refuse("spec.readDeadline")(&e))?,
         freshness,
         attributes: attributes(placed)?,
+        keeping: keeping(placed)?,
+    })
+}
+
+fn keeping(placed: &Placed<CacheVolume>) -> Result<Keeping, Mistake> {
+    let spec = &placed.object.spec;
+    let refuse = |field: &'static str| move |e: &dyn std::fmt::Display| placed.mistake(field, e.to_string());
+    let globs = |field: &'static str, texts: &[KeyPattern]| -> Result<Vec<Glob>, Mistake> {
+        let glob = |text: &KeyPattern| {
+            Glob::parse(text.as_str()).ok_or_else(|| refuse(field)(&format!("{:?} is no pattern", text.as_str())))
+        };
+        texts.iter().map(glob).collect()
+    };
+    let admission = &spec.admission;
+    Ok(Keeping {
+        after_reads: u32::try_from(admission.after_reads).unwrap_or(0),
+        exclude: globs("spec.admission.exclude", &admission.exclude)?,
+        max_object_bytes: admission.max_object_bytes().map_err(|e| refuse("spec.admission.maxObjectSize")(&e))?,
+        ttl: spec.ttl().map_err(|e| refuse("spec.ttl")(&e))?,
+        quota_bytes: spec.quota_bytes().map_err(|e| refuse("spec.quota")(&e))?,
+        pin: globs("spec.pin", &spec.pin)?,
     })
 }
 

@@ -1,6 +1,8 @@
 use super::*;
+use crate::glob::Glob;
+use crate::limits::GLOBS_MAX;
 use crate::object::ChunkSize;
-use crate::volume::{Attributes, Credentials, Freshness, Origin, S3, Secret};
+use crate::volume::{Attributes, Credentials, Freshness, Keeping, Origin, S3, Secret};
 use std::time::Duration;
 
 fn report() -> NodeReport {
@@ -62,6 +64,14 @@ fn volume(origin: Origin, freshness: Freshness) -> Volume {
         read_deadline: Duration::from_secs(30),
         freshness,
         attributes: Attributes { uid: 1, gid: 2, file_mode: 0o644, dir_mode: 0o755 },
+        keeping: Keeping {
+            after_reads: 2,
+            exclude: vec![Glob::parse("*.tmp").expect("a pattern")],
+            max_object_bytes: Some(0),
+            ttl: Some(Duration::from_secs(60)),
+            quota_bytes: Some(1 << 40),
+            pin: vec![Glob::parse("models/**").expect("a pattern")],
+        },
     }
 }
 
@@ -163,6 +173,9 @@ fn a_bad_volume_spoils_the_list() {
     check(&|v| v.origin = Some(message::volume::Origin::Local(message::Local { path: "srv".into() })), Field::Origin);
     check(&|v| v.freshness = Some(message::volume::Freshness::OnOpen(false)), Field::Freshness);
     check(&|v| v.attributes = None, Field::Attributes);
+    let keeping = |pin: Vec<String>| Some(message::Keeping { pin, ..Default::default() });
+    check(&|v| v.keeping = keeping(vec!["[a]".into()]), Field::Keeping);
+    check(&|v| v.keeping = keeping(vec!["a".into(); GLOBS_MAX + 1]), Field::Keeping);
     let mut many = good.clone();
     many.volumes = vec![many.volumes[0].clone(); VOLUMES_MAX + 1];
     assert_eq!(parse_volumes(many), Err(BadMessage(Field::Volume)));

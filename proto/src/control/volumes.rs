@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::message::{self, volume};
 use super::{BadMessage, Field};
+use crate::glob::Glob;
 use crate::ids::VolumeId;
+use crate::limits::GLOBS_MAX;
 use crate::object::ChunkSize;
-use crate::volume::{Attributes, Credentials, Freshness, Origin, S3, Secret, Volume};
+use crate::volume::{Attributes, Credentials, Freshness, Keeping, Origin, S3, Secret, Volume};
 
 pub(super) fn parse(from: message::Volume) -> Result<Volume, BadMessage> {
     let attributes = from.attributes.ok_or(BadMessage(Field::Attributes))?;
@@ -27,7 +29,35 @@ pub(super) fn parse(from: message::Volume) -> Result<Volume, BadMessage> {
             file_mode: mode(attributes.file_mode)?,
             dir_mode: mode(attributes.dir_mode)?,
         },
+        keeping: parse_keeping(from.keeping.unwrap_or_default())?,
     })
+}
+
+fn parse_keeping(from: message::Keeping) -> Result<Keeping, BadMessage> {
+    let globs = |texts: Vec<String>| {
+        let globs = (texts.len() <= GLOBS_MAX).then(|| texts.iter().map(|text| Glob::parse(text)).collect());
+        globs.flatten().ok_or(BadMessage(Field::Keeping))
+    };
+    Ok(Keeping {
+        after_reads: from.after_reads,
+        exclude: globs(from.exclude)?,
+        max_object_bytes: from.max_object_bytes,
+        ttl: (from.ttl_ms != 0).then(|| Duration::from_millis(from.ttl_ms)),
+        quota_bytes: from.quota_bytes,
+        pin: globs(from.pin)?,
+    })
+}
+
+fn keeping_message(from: &Keeping) -> message::Keeping {
+    let texts = |globs: &[Glob]| globs.iter().map(|glob| glob.as_str().to_owned()).collect();
+    message::Keeping {
+        after_reads: from.after_reads,
+        exclude: texts(&from.exclude),
+        max_object_bytes: from.max_object_bytes,
+        ttl_ms: from.ttl.map_or(0, millis),
+        quota_bytes: from.quota_bytes,
+        pin: texts(&from.pin),
+    }
 }
 
 fn mode(bits: u32) -> Result<u16, BadMessage> {
@@ -84,6 +114,7 @@ pub(super) fn message(from: &Volume) -> message::Volume {
             Freshness::Forever => volume::Freshness::Forever(true),
         }),
         attributes: Some(message::Attributes { uid, gid, file_mode: file_mode.into(), dir_mode: dir_mode.into() }),
+        keeping: Some(keeping_message(&from.keeping)),
     }
 }
 
