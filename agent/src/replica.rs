@@ -15,6 +15,7 @@ use crate::map::MapHolder;
 
 mod pending;
 mod push;
+mod standing;
 
 pub use push::{FromMemory, Replicator, Snapshot, Volumes};
 

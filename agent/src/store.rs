@@ -16,28 +16,37 @@ use larder_proto::ids::{ObjectId, VolumeId};
 use larder_proto::object::{Chunk, ChunkId};
 use larder_proto::range::ByteRange;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
+use self::admission::Admission;
 use self::committer::Committer;
 use self::directory::{Directory, Share};
 use self::index::Reserve;
+use self::keeper::Keeper;
 use crate::runtime::Runtime;
 use crate::runtime::disk::BufferPool;
+use crate::runtime::tasks::Tasks;
 
+mod admission;
 mod catalog;
 mod choose;
 mod committer;
 mod directory;
 mod files;
 mod index;
+mod keeper;
 mod label;
+mod linger;
 mod passing;
+mod policies;
+mod rank;
 mod reservation;
 mod status;
 #[cfg(test)]
 mod tests;
 
+pub use self::admission::{Giver, Volumes};
 pub use self::passing::{Held, NotPassed, Passed};
+pub use self::rank::{Alone, Rank, Standing};
 pub use self::reservation::Reservation;
 pub use self::status::{Health, StoreCounters, StoreDebug, StoreStatus, Usage};
 
@@ -126,6 +135,18 @@ pub enum OpenError {
         /// The newest format that this program knows.
         known: u32,
     },
+    /// The index was written by a newer Larder.
+    #[error(
+        "store {name}: the index of {path:?} has format {found}, newer than this version knows: run the newer version, or delete index.redb to begin anew"
+    )]
+    NewerIndex {
+        /// The store.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+        /// The index's format.
+        found: u64,
+    },
     /// Another process, or another store of this one, has the folder open.
     #[error("store {name}: {path:?} is in use by another agent: stop it first")]
     Locked {
@@ -201,6 +222,9 @@ pub enum Bypass {
     /// No room, and nothing could be evicted in time.
     #[error("the store is full")]
     Full,
+    /// The volume doesn't want it kept.
+    #[error("the volume doesn't want it kept")]
+    NotAdmitted,
     /// The store doesn't take writes: it is fenced, closing, or there is none.
     #[error("no store takes writes")]
     Unavailable,
@@ -223,8 +247,9 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Stores {
     directories: Arc<Vec<Arc<Directory>>>,
+    admission: Arc<Admission>,
     buffers: BufferPool,
-    stopping: CancellationToken,
+    tasks: Tasks,
 }
 
 impl Stores {
@@ -252,9 +277,16 @@ impl Stores {
         let mut directories = Vec::new();
         for (directory, puts) in opened {
             runtime.tasks.spawn(Committer::new(directory.clone()).run(puts));
+            let pool = runtime.tasks.pool(&format!("keep-{}", directory.name), 1, 4);
+            runtime.tasks.spawn(Keeper::new(directory.clone(), pool).run());
             directories.push(directory);
         }
-        Ok(Self { directories: Arc::new(directories), buffers, stopping: runtime.tasks.stopping().clone() })
+        Ok(Self {
+            directories: Arc::new(directories),
+            admission: Arc::default(),
+            buffers,
+            tasks: runtime.tasks.clone(),
+        })
     }
 
     /// Bytes of a part of a chunk (`range` counts from the chunk's start, widened to 64 KiB blocks, at most the whole
@@ -266,7 +298,7 @@ impl Stores {
             return Err(StoreError::Misaligned { offset: range.start(), len: range.len() });
         }
         let id = chunk.id();
-        let Some(directory) = self.directories.iter().find(|directory| directory.index.lock().touch(&id)) else {
+        let Some(directory) = self.directories.iter().find(|directory| directory.touch(&id)) else {
             return Ok(None);
         };
         let bytes = usize::try_from(range.len()).expect("a chunk is at most 64 MiB");
@@ -277,28 +309,35 @@ impl Stores {
         directory.read(chunk, range, buffer).await
     }
 
-    /// Whether the chunk is here. From memory.
+    /// Whether the chunk is here. Giver memory.
     pub fn has(&self, chunk: &ChunkId) -> bool {
         self.directories.iter().any(|directory| directory.index.lock().has(chunk))
     }
 
-    /// Whether every chunk of the object is here. From memory.
+    /// Whether every chunk of the object is here. Giver memory.
     pub fn object_complete(&self, object: &ObjectId) -> bool {
         self.directories.iter().any(|directory| directory.index.lock().complete(object))
     }
 
-    /// Room for a chunk that is about to be written. Evicts when the store is above its high watermark; waits for that
-    /// at most a quarter of a second, and only when there is no room at all. Cancel safe.
-    pub async fn reserve(&self, chunk: &Chunk) -> Result<Reservation, Bypass> {
+    /// Room for a chunk that is about to be written, if its volume wants it kept. Evicts when the store is above its
+    /// high watermark; waits for that at most a quarter of a second, and only when there is no room at all. Cancel safe.
+    pub async fn reserve(&self, chunk: &Chunk, giver: Giver) -> Result<Reservation, Bypass> {
+        if !self.admission.admits(chunk, giver) {
+            if let Some(directory) = self.directories.first() {
+                directory.counters.not_admitted.one();
+            }
+            return Err(Bypass::NotAdmitted);
+        }
+        let pinned = self.admission.pins(chunk);
         let Some(directory) = self.place(&chunk.object().id()) else { return Err(Bypass::Unavailable) };
-        let result = match tokio::time::timeout(ROOM_DEADLINE, reserve_in(directory, chunk)).await {
+        let result = match tokio::time::timeout(ROOM_DEADLINE, reserve_in(directory, chunk, pinned)).await {
             Ok(result) => result,
             Err(_) => Err(Bypass::Full),
         };
         match result {
             Err(Bypass::Full) => directory.counters.bypassed_full.one(),
             Err(Bypass::Unavailable) => directory.counters.bypassed_unavailable.one(),
-            Err(Bypass::Already) | Ok(_) => {}
+            Err(Bypass::Already | Bypass::NotAdmitted) | Ok(_) => {}
         }
         result
     }
@@ -359,13 +398,13 @@ impl Stores {
         let all = futures::future::join_all(waiting);
         tokio::select! { biased;
             _closed = all => {}
-            () = self.stopping.cancelled() => {}
+            () = self.tasks.stopping().cancelled() => {}
             () = tokio::time::sleep(CLOSE_DEADLINE) => tracing::warn!("the stores could not be closed cleanly in time"),
         }
     }
 }
 
-async fn reserve_in(directory: &Arc<Directory>, chunk: &Chunk) -> Result<Reservation, Bypass> {
+async fn reserve_in(directory: &Arc<Directory>, chunk: &Chunk, pinned: bool) -> Result<Reservation, Bypass> {
     loop {
         let mut settled = std::pin::pin!(directory.settled.notified());
         settled.as_mut().enable();
@@ -375,7 +414,7 @@ async fn reserve_in(directory: &Arc<Directory>, chunk: &Chunk) -> Result<Reserva
         if directory.is_low_on_space() {
             return Err(Bypass::Full);
         }
-        let answer = directory.index.lock().reserve(chunk);
+        let answer = directory.index.lock().reserve(chunk, pinned);
         match answer {
             Reserve::Granted { evict } => {
                 if evict {

@@ -20,9 +20,10 @@ use super::flight::{Action, Event, HopFailure, Machine, State};
 use super::hops::{Ask, Place};
 use super::route::{self, Hop, Owner, View};
 use super::table::{Flight, Leading, Stage};
-use super::writer::Writer;
+use super::writer::{Stored, Writer};
 use crate::replica::Owners;
 use crate::runtime::disk::BufferPool;
+use crate::store::Giver;
 
 /// The memory that flights land in. Its bound is the budget's; one chunk of any size always fits.
 pub(super) fn pool(budget: &Budget) -> BufferPool {
@@ -162,7 +163,8 @@ impl Inner {
             let landed = flight.landing.landed();
             self.count_landed(&place, landed - before);
             if ask.owners.includes_this() && !matches!(place, Place::Store { .. }) {
-                writer.write(self, &flight.landing);
+                let giver = if matches!(place, Place::Origin(_)) { Giver::Origin } else { Giver::Node };
+                writer.write(self, &flight.landing, giver);
             }
             flight.progress.send_modify(|progress| progress.landed = landed);
             let action = machine.step(Event::Bytes(landed), self.now());
@@ -241,7 +243,12 @@ impl Inner {
             one(&self.counters.filled);
         }
         let stored = writer.finish().await;
-        if filled && (stored || self.replicator.owners(flight.chunk()).includes_this()) {
+        let wanted = match stored {
+            Stored::Yes => true,
+            Stored::No => self.replicator.owners(flight.chunk()).includes_this(),
+            Stored::Unwanted => false,
+        };
+        if filled && wanted {
             self.push_copies(flight);
         }
     }

@@ -21,7 +21,7 @@ use super::route::Hop;
 use super::table::{Boarded, Leading, Patience, Progress, Seat, Stage};
 use super::{Cache, Inner};
 use crate::peer::{ChunkBody, Handler, PutBody};
-use crate::store::{Bypass, StoreError};
+use crate::store::{Bypass, Giver, StoreError};
 
 #[async_trait]
 impl Handler for Cache {
@@ -106,9 +106,9 @@ impl Inner {
         if self.stores.has(&chunk.id()) {
             return Ok(());
         }
-        let reservation = self.stores.reserve(chunk).await.map_err(|bypass| match bypass {
+        let reservation = self.stores.reserve(chunk, Giver::Node).await.map_err(|bypass| match bypass {
             Bypass::Already => ErrorKind::Busy,
-            Bypass::Full | Bypass::Unavailable => ErrorKind::NoSpace,
+            Bypass::Full | Bypass::Unavailable | Bypass::NotAdmitted => ErrorKind::NoSpace,
         })?;
         let mut crcs = Vec::new();
         let mut at = 0;

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Inner;
 use super::counters::one;
 use super::landing::{Landing, Segment};
-use crate::store::{Bypass, Reservation};
+use crate::store::{Bypass, Giver, Reservation};
 
 const SEGMENTS_MAX: usize = (CHUNK_BYTES_MAX / SEGMENT_BYTES) as usize;
 
@@ -17,45 +17,57 @@ const SEGMENTS_MAX: usize = (CHUNK_BYTES_MAX / SEGMENT_BYTES) as usize;
 #[derive(Default)]
 pub struct Writer {
     written: usize,
-    task: Option<(mpsc::Sender<Segment>, oneshot::Receiver<bool>)>,
+    task: Option<(mpsc::Sender<Segment>, oneshot::Receiver<Stored>)>,
+}
+
+/// What became of a chunk in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It is there.
+    Yes,
+    /// It is not, though it should be.
+    No,
+    /// Its volume doesn't want it kept.
+    Unwanted,
 }
 
 impl Writer {
     /// Writes every segment that has landed and wasn't written yet.
-    pub fn write(&mut self, inner: &Inner, landing: &Landing) {
+    pub fn write(&mut self, inner: &Inner, landing: &Landing, giver: Giver) {
         while let Some(segment) = landing.segment(self.written) {
-            let (segments, _) = self.task.get_or_insert_with(|| start(inner, landing));
+            let (segments, _) = self.task.get_or_insert_with(|| start(inner, landing, giver));
             let _the_store_gave_up = segments.try_send(segment);
             self.written += 1;
         }
     }
 
-    /// Waits until the store has all, or has given up; `false` also when nothing was written.
-    pub async fn finish(self) -> bool {
-        let Some((segments, done)) = self.task else { return false };
+    /// Waits until the store has all, or has given up; [`Stored::No`] also when nothing was written.
+    pub async fn finish(self) -> Stored {
+        let Some((segments, done)) = self.task else { return Stored::No };
         drop(segments);
-        done.await.unwrap_or(false)
+        done.await.unwrap_or(Stored::No)
     }
 }
 
-fn start(inner: &Inner, landing: &Landing) -> (mpsc::Sender<Segment>, oneshot::Receiver<bool>) {
+fn start(inner: &Inner, landing: &Landing, giver: Giver) -> (mpsc::Sender<Segment>, oneshot::Receiver<Stored>) {
     let (sender, receiver) = mpsc::channel(SEGMENTS_MAX);
     let (report, done) = oneshot::channel();
     let (stores, counters, chunk) = (inner.stores.clone(), inner.counters.clone(), landing.chunk().clone());
     inner.runtime.tasks.spawn(async move {
-        let stored = match stores.reserve(&chunk).await {
+        let stored = match stores.reserve(&chunk, giver).await {
             Ok(reservation) => {
                 let written = write_all(reservation, receiver).await;
                 if let Err(error) = &written {
                     one(&counters.write_failed);
                     tracing::debug!(%error, chunk = ?chunk.id(), "a chunk was not stored");
                 }
-                matches!(written, Ok(true))
+                if matches!(written, Ok(true)) { Stored::Yes } else { Stored::No }
             }
-            Err(Bypass::Already) => true,
+            Err(Bypass::Already) => Stored::Yes,
+            Err(Bypass::NotAdmitted) => Stored::Unwanted,
             Err(Bypass::Full | Bypass::Unavailable) => {
                 one(&counters.bypassed);
-                false
+                Stored::No
             }
         };
         let _nobody_waits = report.send(stored);

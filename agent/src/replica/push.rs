@@ -21,6 +21,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep_until;
 
 use super::pending::{Entry, Outcome, Pending};
+use super::standing::ByMap;
 use super::{Maps, Owners};
 use crate::peer::{Client, PeerError};
 use crate::runtime::{HashMap, Runtime};
@@ -83,7 +84,7 @@ pub struct Snapshot {
 }
 
 impl Replicator {
-    /// Starts the task that pushes.
+    /// Starts the task that pushes, and tells the stores what their chunks are worth.
     pub fn new(runtime: Runtime, stores: Stores, peers: Client, maps: Arc<dyn Maps>, volumes: Volumes) -> Self {
         let inner = Arc::new(Inner {
             runtime: runtime.clone(),
@@ -98,6 +99,8 @@ impl Replicator {
             counts: Counts::default(),
         });
         runtime.tasks.spawn(inner.clone().run());
+        let standing = ByMap { maps: inner.maps.clone(), volumes: inner.volumes.clone() };
+        inner.stores.govern(Arc::new(standing), inner.volumes.clone());
         Self { inner }
     }
 

@@ -50,6 +50,8 @@ pub struct Space {
     pub total_bytes: u64,
     /// Free for us.
     pub free_bytes: u64,
+    /// Files that can still be made; nothing where the file system doesn't count them.
+    pub free_files: Option<u64>,
 }
 
 /// A folder held by one process; released on drop or when the process ends.

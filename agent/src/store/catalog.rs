@@ -1,12 +1,15 @@
 //! `index.redb`: which chunks a store holds, and the checksums of their blocks.
 //!
 //! ```text
-//! meta     name                                        -> u64           "commit", "clean"
-//! objects  object id (16)                              -> volume id (16), size u64 LE, chunk size u32 LE
-//! chunks   object id (16), chunk index u32 BE          -> commit u64 LE, then one CRC32C u32 LE per 64 KiB block
+//! meta     name                                 -> u64    "format", "commit", "clean", "scrub"
+//! objects  object id (16)                       -> volume id (16), size u64 LE, chunk size u32 LE, filled u32 LE,
+//!                                                  key length u16 LE, key, version
+//! chunks   object id (16), chunk index u32 BE   -> commit u64 LE, then one CRC32C u32 LE per 64 KiB block
 //! ```
 //!
-//! Big-endian indexes keep an object's chunks in order. Each chunk carries the number of the durable commit that first
+//! Big-endian indexes keep an object's chunks in order. `filled` is the wall clock's second in which the first chunk
+//! came; key and version give the slots, and tell what is pinned. `scrub` is the beginning (u64 BE) of the object id
+//! that is scrubbed next. A newer `format` is refused, an older one set aside. Each chunk carries the number of the durable commit that first
 //! held it; `clean` is the number at the last clean close, so what lies above it was not closed cleanly. Most commits
 //! are not durable: a lost tail is a miss. A durable one may only follow the sync of every file it names, which is the
 //! committer's duty. The file may be deleted or damaged: it is then set aside into `lost/` and begun anew.
@@ -16,18 +19,25 @@ mod backend;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use larder_proto::ids::{ObjectId, VolumeId};
-use larder_proto::object::{ChunkId, ChunkIndex, ChunkSize};
+use larder_proto::object::{ChunkId, ChunkIndex, ChunkSize, Object, ObjectKey, Version};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use self::backend::{Backend, Gate};
 use crate::runtime::disk::{Caching, Disk, Lock, Open};
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const OBJECTS: TableDefinition<'_, &[u8; 16], &[u8; 28]> = TableDefinition::new("objects");
+const OBJECTS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("objects");
 const CHUNKS: TableDefinition<'_, &[u8; 20], &[u8]> = TableDefinition::new("chunks");
+
+/// The layout above.
+const FORMAT: u64 = 2;
+
+/// Bytes before the key in an object's value.
+const OBJECT_FIXED_BYTES: usize = 34;
 
 /// Bytes before the checksums in a chunk's value.
 const COMMIT_BYTES: usize = 8;
@@ -60,37 +70,48 @@ impl CatalogError {
 }
 
 /// What the catalog keeps of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ObjectRow {
-    pub id: ObjectId,
-    pub volume: VolumeId,
-    pub size: u64,
-    pub chunk_size: ChunkSize,
+    pub object: Arc<Object>,
+    /// Wall clock, in seconds: when the first chunk came.
+    pub filled_s: u32,
 }
 
 impl ObjectRow {
-    fn to_bytes(self) -> [u8; 28] {
-        let mut bytes = [0; 28];
-        bytes[..16].copy_from_slice(self.volume.as_bytes());
-        bytes[16..24].copy_from_slice(&self.size.to_le_bytes());
-        bytes[24..].copy_from_slice(&self.chunk_size.bytes().to_le_bytes());
+    fn to_bytes(&self) -> Vec<u8> {
+        let object = &self.object;
+        let (key, version) = (object.key().as_str().as_bytes(), object.version().as_str().as_bytes());
+        let mut bytes = Vec::with_capacity(OBJECT_FIXED_BYTES + key.len() + version.len());
+        bytes.extend_from_slice(object.volume().as_bytes());
+        bytes.extend_from_slice(&object.size().to_le_bytes());
+        bytes.extend_from_slice(&object.chunk_size().bytes().to_le_bytes());
+        bytes.extend_from_slice(&self.filled_s.to_le_bytes());
+        bytes.extend_from_slice(&u16::try_from(key.len()).expect("a key is at most 1,024 bytes").to_le_bytes());
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(version);
         bytes
     }
 
-    fn from_bytes(id: &[u8; 16], bytes: &[u8; 28]) -> Option<Self> {
-        Some(Self {
-            id: ObjectId::from_bytes(*id),
-            volume: VolumeId::from_slice(&bytes[..16])?,
-            size: u64::from_le_bytes(bytes[16..24].try_into().ok()?),
-            chunk_size: ChunkSize::new(u32::from_le_bytes(bytes[24..].try_into().ok()?))?,
-        })
+    /// Nothing when the row makes no sense, or isn't the object's of this id.
+    fn from_bytes(id: &[u8; 16], bytes: &[u8]) -> Option<Self> {
+        let (fixed, rest) = bytes.split_at_checked(OBJECT_FIXED_BYTES)?;
+        let key_len = usize::from(u16::from_le_bytes(fixed[32..].try_into().ok()?));
+        let (key, version) = rest.split_at_checked(key_len)?;
+        let volume = VolumeId::from_slice(&fixed[..16])?;
+        let size = u64::from_le_bytes(fixed[16..24].try_into().ok()?);
+        let chunk_size = ChunkSize::new(u32::from_le_bytes(fixed[24..28].try_into().ok()?))?;
+        let filled_s = u32::from_le_bytes(fixed[28..32].try_into().ok()?);
+        let key = ObjectKey::parse(std::str::from_utf8(key).ok()?).ok()?;
+        let version = Version::of_etag(std::str::from_utf8(version).ok()?)?;
+        let object = Object::new(volume, key, version, size, chunk_size)?;
+        (object.id().as_bytes() == id).then_some(Self { object, filled_s })
     }
 }
 
 /// One step of a batch.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    Put { object: ObjectRow, index: ChunkIndex, crcs: Vec<u32> },
+    Put { row: ObjectRow, index: ChunkIndex, crcs: Vec<u32> },
     RemoveChunk(ChunkId),
     RemoveObject(ObjectId),
 }
@@ -118,11 +139,40 @@ pub(super) struct Opened {
 /// One row of a load.
 pub(super) enum Row {
     Object(ObjectRow),
-    /// A chunk with the number of its checksums; false from the receiver means: remove it.
+    /// A chunk of the object before it, with the number of its checksums; `sure`: the last close was clean, or this chunk
+    /// was here at the last one that was. False from the receiver means: remove it.
     Chunk {
         id: ChunkId,
         blocks: usize,
+        sure: bool,
     },
+}
+
+/// Why the index can't be used as it is.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error("it has the older layout {0}")]
+    Older(u64),
+    #[error("it has layout {0}, this version knows up to {FORMAT}")]
+    Newer(u64),
+}
+
+impl<E: Into<redb::Error>> From<E> for LoadError {
+    fn from(error: E) -> Self {
+        Self::Catalog(CatalogError(Box::new(error.into())))
+    }
+}
+
+/// Why the index was not opened.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CatalogOpenError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A newer Larder wrote it.
+    #[error("format {found}, known up to {FORMAT}")]
+    Newer { found: u64 },
 }
 
 /// The open index. Field order matters: the database is closed before the folder's lock is released.
@@ -133,6 +183,7 @@ pub(super) struct Catalog {
     commit: AtomicU64,
     /// Whether the last commit carried the clean mark.
     closed: AtomicBool,
+    scrub: AtomicU64,
     _lock: Box<dyn Lock>,
 }
 
@@ -145,9 +196,9 @@ impl Drop for Catalog {
 }
 
 impl Catalog {
-    /// Opens or makes the index below `root` and gives every row to `receive`, objects first; `receive` answers
-    /// whether the row makes sense. Rows that don't are removed. Starts over, once, when the index is damaged:
-    /// `restart` is called before rows are given again.
+    /// Opens or makes the index below `root` and gives every row to `receive`, each object before its chunks; `receive`
+    /// answers whether the row makes sense. Rows that don't are removed. Starts over, once, when the index is damaged or
+    /// has an older layout: `receive` is given nothing before rows are given again. A newer layout is left alone.
     pub fn open(
         disk: &dyn Disk,
         root: &Path,
@@ -155,7 +206,7 @@ impl Catalog {
         cache_bytes: usize,
         now_ms: u64,
         receive: &mut dyn FnMut(Option<Row>) -> bool,
-    ) -> Result<Opened, CatalogError> {
+    ) -> Result<Opened, CatalogOpenError> {
         let path = root.join("index.redb");
         let attempt = |receive: &mut dyn FnMut(Option<Row>) -> bool| {
             // redb may panic on pages that no checksum covers; that is damage too.
@@ -163,18 +214,52 @@ impl Catalog {
         };
         let (opened, set_aside) = match attempt(receive) {
             Ok(Ok(opened)) => (opened, false),
-            Ok(Err(error)) if error.is_disk() => return Err(error),
+            Ok(Err(LoadError::Newer(found))) => return Err(CatalogOpenError::Newer { found }),
+            Ok(Err(LoadError::Catalog(error))) if error.is_disk() => return Err(error.into_io().into()),
             Ok(Err(_)) | Err(_) => {
                 let lost = root.join("lost");
                 disk.create_dir_all(&lost)?;
                 disk.rename(&path, &lost.join(format!("index-{now_ms}.redb")))?;
                 receive(None);
-                (open_and_load(disk, &path, cache_bytes, receive)?, true)
+                let again = open_and_load(disk, &path, cache_bytes, receive);
+                (again.map_err(|error| io::Error::other(error.to_string()))?, true)
             }
         };
-        let (db, gate, commit, clean) = opened;
+        let LoadedIndex { db, gate, commit, clean, scrub } = opened;
         let (commit, closed) = (AtomicU64::new(commit), AtomicBool::new(false));
-        Ok(Opened { catalog: Self { db, gate, commit, closed, _lock: lock }, set_aside, clean })
+        let scrub = AtomicU64::new(scrub);
+        Ok(Opened { catalog: Self { db, gate, commit, closed, scrub, _lock: lock }, set_aside, clean })
+    }
+
+    /// The object that is scrubbed next, by the beginning of its id; kept with the next durable commit.
+    pub fn scrub_at(&self) -> u64 {
+        self.scrub.load(Ordering::Relaxed)
+    }
+
+    pub fn set_scrub_at(&self, at: u64) {
+        self.scrub.store(at, Ordering::Relaxed);
+    }
+
+    /// At most `count` objects whose ids are not below `from`, in order.
+    pub fn objects_from(&self, from: &[u8; 16], count: usize) -> Result<Vec<ObjectRow>, CatalogError> {
+        let read = self.db.begin_read()?;
+        let objects = match read.open_table(OBJECTS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut rows = Vec::with_capacity(count.min(1024));
+        for row in objects.range::<&[u8; 16]>(from..)?.take(count) {
+            let (id, value) = row?;
+            rows.extend(ObjectRow::from_bytes(id.value(), value.value()));
+        }
+        Ok(rows)
+    }
+
+    /// One object.
+    pub fn object(&self, id: ObjectId) -> Result<Option<Arc<Object>>, CatalogError> {
+        let objects = self.db.begin_read()?.open_table(OBJECTS)?;
+        let row = objects.get(id.as_bytes())?;
+        Ok(row.and_then(|row| ObjectRow::from_bytes(id.as_bytes(), row.value())).map(|row| row.object))
     }
 
     /// Applies a batch in one transaction.
@@ -191,9 +276,10 @@ impl Catalog {
             let mut chunks = write.open_table(CHUNKS)?;
             for change in changes {
                 match change {
-                    Change::Put { object, index, crcs } => {
-                        objects.insert(object.id.as_bytes(), &object.to_bytes())?;
-                        let id = ChunkId { object: object.id, index: *index };
+                    Change::Put { row, index, crcs } => {
+                        let object = row.object.id();
+                        objects.insert(object.as_bytes(), row.to_bytes().as_slice())?;
+                        let id = ChunkId { object, index: *index };
                         chunks.insert(&chunk_key(id), chunk_value(commit, crcs).as_slice())?;
                     }
                     Change::RemoveChunk(id) => {
@@ -208,7 +294,9 @@ impl Catalog {
             }
             if promise != Promise::Visible {
                 let mut meta = write.open_table(META)?;
+                meta.insert("format", FORMAT)?;
                 meta.insert("commit", commit)?;
+                meta.insert("scrub", self.scrub.load(Ordering::Relaxed))?;
                 if promise == Promise::Clean {
                     meta.insert("clean", commit)?;
                 }
@@ -238,73 +326,106 @@ impl Catalog {
     }
 }
 
-type Loaded = (Database, Gate, u64, bool);
+struct LoadedIndex {
+    db: Database,
+    gate: Gate,
+    commit: u64,
+    clean: bool,
+    scrub: u64,
+}
 
 fn open_and_load(
     disk: &dyn Disk,
     path: &Path,
     cache_bytes: usize,
     receive: &mut dyn FnMut(Option<Row>) -> bool,
-) -> Result<Loaded, CatalogError> {
+) -> Result<LoadedIndex, LoadError> {
     let gate = Gate::default();
-    let file = disk.open(path, Open::Create, Caching::Buffered)?;
+    let file = disk.open(path, Open::Create, Caching::Buffered).map_err(redb::Error::Io)?;
     let backend = Backend { file, gate: gate.clone() };
     let db = Database::builder().set_cache_size(cache_bytes).create_with_backend(backend)?;
-    let (commit, clean) = {
+    let (format, commit, clean, scrub) = {
         let read = db.begin_read()?;
-        let meta = |name| -> Result<u64, CatalogError> {
+        let meta = |name, absent: u64| -> Result<u64, CatalogError> {
             match read.open_table(META) {
-                Ok(table) => Ok(table.get(name)?.map_or(0, |value| value.value())),
-                Err(TableError::TableDoesNotExist(_)) => Ok(0),
+                Ok(table) => Ok(table.get(name)?.map_or(absent, |value| value.value())),
+                Err(TableError::TableDoesNotExist(_)) => Ok(if name == "format" { FORMAT } else { 0 }),
                 Err(error) => Err(error.into()),
             }
         };
-        (meta("commit")?, meta("clean")?)
+        // The first layout had no number.
+        (meta("format", 1)?, meta("commit", 0)?, meta("clean", 0)?, meta("scrub", 0)?)
     };
-    let bad = load(&db, receive)?;
-    if !bad.is_empty() {
+    match format {
+        FORMAT => {}
+        newer if newer > FORMAT => return Err(LoadError::Newer(newer)),
+        older => return Err(LoadError::Older(older)),
+    }
+    let sure_to = if commit == clean { u64::MAX } else { clean };
+    let bad = load(&db, sure_to, receive)?;
+    if !bad.objects.is_empty() || !bad.chunks.is_empty() {
         let write = db.begin_write()?;
         {
-            let mut chunks = write.open_table(CHUNKS)?;
-            for key in &bad {
+            let (mut objects, mut chunks) = (write.open_table(OBJECTS)?, write.open_table(CHUNKS)?);
+            for key in &bad.objects {
+                objects.remove(key)?;
+            }
+            for key in &bad.chunks {
                 chunks.remove(key)?;
             }
         }
         write.commit()?;
     }
-    Ok((db, gate, commit, commit == clean))
+    Ok(LoadedIndex { db, gate, commit, clean: commit == clean, scrub })
 }
 
-/// Gives every row away; returns the keys of chunks that made no sense.
-fn load(db: &Database, receive: &mut dyn FnMut(Option<Row>) -> bool) -> Result<Vec<[u8; 20]>, CatalogError> {
+/// Rows that made no sense.
+#[derive(Default)]
+struct Bad {
+    objects: Vec<[u8; 16]>,
+    chunks: Vec<[u8; 20]>,
+}
+
+/// Gives every row away. Both tables are in the order of object ids: they are read side by side.
+fn load(db: &Database, sure_to: u64, receive: &mut dyn FnMut(Option<Row>) -> bool) -> Result<Bad, CatalogError> {
     let read = db.begin_read()?;
-    let mut bad = Vec::new();
-    match read.open_table(OBJECTS) {
-        Ok(objects) => {
-            for row in objects.iter()? {
-                let (id, value) = row?;
-                if let Some(object) = ObjectRow::from_bytes(id.value(), value.value()) {
-                    receive(Some(Row::Object(object)));
-                }
+    let mut bad = Bad::default();
+    let objects = match read.open_table(OBJECTS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(bad),
+        other => other?,
+    };
+    let chunks = read.open_table(CHUNKS)?;
+    let mut chunks = chunks.iter()?.peekable();
+    for row in objects.iter()? {
+        let (id, value) = row?;
+        let id = *id.value();
+        let object = ObjectRow::from_bytes(&id, value.value());
+        let known = object.is_some_and(|object| receive(Some(Row::Object(object))));
+        if !known {
+            bad.objects.push(id);
+        }
+        while let Some(row) = chunks.next_if(|row| row.as_ref().map_or(true, |(key, _)| key.value()[..16] <= id[..])) {
+            let (key, value) = row?;
+            let key = *key.value();
+            if !known || key[..16] != id || !give(&key, value.value(), sure_to, receive) {
+                bad.chunks.push(key);
             }
         }
-        Err(TableError::TableDoesNotExist(_)) => return Ok(bad),
-        Err(error) => return Err(error.into()),
     }
-    for row in read.open_table(CHUNKS)?.iter()? {
-        let (key, value) = row?;
-        let key = key.value();
-        let (object, index) = key.split_at(16);
-        let object = ObjectId::from_slice(object).expect("split at 16");
-        let index = u32::from_be_bytes(index.try_into().expect("20 - 16 bytes"));
-        let crcs = value.value().len().saturating_sub(COMMIT_BYTES);
-        let id = ChunkId { object, index: ChunkIndex(index) };
-        let whole = crcs.is_multiple_of(CRC_BYTES);
-        if !whole || !receive(Some(Row::Chunk { id, blocks: crcs / CRC_BYTES })) {
-            bad.push(*key);
-        }
+    for row in chunks {
+        bad.chunks.push(*row?.0.value());
     }
     Ok(bad)
+}
+
+fn give(key: &[u8; 20], value: &[u8], sure_to: u64, receive: &mut dyn FnMut(Option<Row>) -> bool) -> bool {
+    let (object, index) = key.split_at(16);
+    let object = ObjectId::from_slice(object).expect("split at 16");
+    let index = u32::from_be_bytes(index.try_into().expect("20 - 16 bytes"));
+    let Some((commit, crcs)) = value.split_at_checked(COMMIT_BYTES) else { return false };
+    let sure = u64::from_le_bytes(commit.try_into().expect("split at 8")) <= sure_to;
+    let id = ChunkId { object, index: ChunkIndex(index) };
+    crcs.len().is_multiple_of(CRC_BYTES) && receive(Some(Row::Chunk { id, blocks: crcs.len() / CRC_BYTES, sure }))
 }
 
 fn chunk_key(id: ChunkId) -> [u8; 20] {
@@ -335,8 +456,19 @@ mod tests {
         assert_eq!(hex::encode(chunk_key(id)), "abababababababababababababababab01020304");
         assert_eq!(hex::encode(chunk_value(7, &[1, 0x0a0b_0c0d])), "0700000000000000010000000d0c0b0a");
         let chunk_size = ChunkSize::new(4 << 20).expect("4 MiB");
-        let row = ObjectRow { id: id.object, volume: VolumeId::from_bytes([0xcd; 16]), size: 300, chunk_size };
-        assert_eq!(hex::encode(row.to_bytes()), "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd2c0100000000000000004000");
-        assert_eq!(ObjectRow::from_bytes(id.object.as_bytes(), &row.to_bytes()), Some(row));
+        let key = ObjectKey::parse("a/b").expect("plain");
+        let version = Version::of_etag("v1").expect("plain");
+        let object = Object::new(VolumeId::from_bytes([0xcd; 16]), key, version, 300, chunk_size).expect("small");
+        let row = ObjectRow { object: object.clone(), filled_s: 0x0a0b_0c0d };
+        let bytes = row.to_bytes();
+        assert_eq!(
+            hex::encode(&bytes),
+            "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd2c01000000000000000040000d0c0b0a0300612f627631"
+        );
+        assert_eq!(ObjectRow::from_bytes(object.id().as_bytes(), &bytes), Some(row));
+        assert_eq!(ObjectRow::from_bytes(&[0; 16], &bytes), None, "another object's row");
+        for cut in 0..bytes.len() {
+            assert_eq!(ObjectRow::from_bytes(object.id().as_bytes(), &bytes[..cut]), None);
+        }
     }
 }

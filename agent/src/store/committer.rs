@@ -7,10 +7,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use larder_proto::ids::ObjectId;
-use larder_proto::object::ChunkId;
+use larder_proto::object::{ChunkId, ChunkIndex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -79,9 +80,10 @@ impl Committer {
     async fn step(&mut self, batch: Vec<Put>) {
         let departures = {
             let mut index = self.directory.index.lock();
-            let (chunks, bytes) = index.evict();
-            self.directory.counters.evicted_chunks.add(chunks);
-            self.directory.counters.evicted_bytes.add(bytes);
+            let evicted = index.evict();
+            self.directory.counters.evicted_chunks.add(evicted.chunks);
+            self.directory.counters.evicted_bytes.add(evicted.bytes);
+            self.directory.counters.over_quota.add(evicted.over_quota);
             index.departures(BATCH_MAX)
         };
         if batch.is_empty() && departures.is_empty() {
@@ -125,7 +127,7 @@ impl Committer {
         if self.directory.is_fenced() {
             return (departures, Err(StoreError::Fenced));
         }
-        let changes = changes(batch, &departures);
+        let changes = self.changes(batch, &departures);
         let directory = self.directory.clone();
         let kept = departures.clone();
         let work = move || -> Result<(), StoreError> {
@@ -197,23 +199,27 @@ impl Committer {
         let _nobody_waits = closed.send(());
         true
     }
-}
 
-fn changes(batch: &[Put], departures: &[Departure]) -> Vec<Change> {
-    let mut changes = Vec::with_capacity(batch.len() + departures.len());
-    for departure in departures {
-        if departure.unlink {
-            changes.push(Change::RemoveObject(departure.object));
-        } else {
+    fn changes(&self, batch: &[Put], departures: &[Departure]) -> Vec<Change> {
+        let mut changes = Vec::with_capacity(batch.len() + departures.len());
+        for departure in departures {
             let object = departure.object;
-            changes.extend(departure.chunks.iter().map(|index| Change::RemoveChunk(ChunkId { object, index: *index })));
+            if departure.unlink {
+                changes.push(Change::RemoveObject(object));
+            } else {
+                let of = |index: &ChunkIndex| Change::RemoveChunk(ChunkId { object, index: *index });
+                changes.extend(departure.chunks.iter().map(of));
+            }
         }
+        let (index, wall_s) = (self.directory.index.lock(), self.directory.wall_s());
+        for put in batch {
+            let chunk = &put.pending.chunk;
+            let filled_s = index.filled_s(&chunk.object().id(), wall_s);
+            let row = ObjectRow { object: chunk.object().clone(), filled_s };
+            changes.push(Change::Put { row, index: chunk.index(), crcs: put.crcs.clone() });
+        }
+        changes
     }
-    for put in batch {
-        let chunk = &put.pending.chunk;
-        changes.push(Change::Put { object: ObjectRow::of(chunk), index: chunk.index(), crcs: put.crcs.clone() });
-    }
-    changes
 }
 
 /// Syncs every file. Outer error: a sync failed, what it left behind is unknown. Inner: a file could not be opened.
@@ -231,9 +237,12 @@ fn sync_all(directory: &Directory, objects: &BTreeSet<ObjectId>) -> Result<io::R
 
 /// Gives the bytes of a departure back to the disk.
 fn free(directory: &Directory, departure: &Departure) -> io::Result<()> {
+    let bytes = departure.chunk_bytes();
     if departure.passed {
-        return directory.files.unlink_passed(departure.object);
+        directory.unlink_passed(departure.object, bytes)?;
+        return Ok(());
     }
+    directory.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
     if departure.unlink {
         return directory.files.unlink(departure.object);
     }

@@ -7,22 +7,24 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_proto::checksum::Checksummed;
-use larder_proto::ids::{ObjectId, StoreId};
-use larder_proto::limits::BLOCK_BYTES;
-use larder_proto::object::{Chunk, ChunkId, ChunkIndex};
+use larder_proto::ids::{ObjectId, Slot, StoreId};
+use larder_proto::limits::{BLOCK_BYTES, CHUNKS_PER_RUN};
+use larder_proto::object::{Chunk, ChunkId, ChunkIndex, Object};
 use larder_proto::range::ByteRange;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
-use super::catalog::{Catalog, Change, Promise, Row};
+use super::catalog::{Catalog, CatalogOpenError, Change, ObjectRow, Opened, Promise, Row};
 use super::committer::Put;
 use super::files::Files;
-use super::index::Index;
+use super::index::{Index, Loaded, Pass};
 use super::label::Claimed;
+use super::linger::{Linger, Moment};
 use super::status::{Counters, Health, StoreDebug, StoreStatus};
 use super::{NotPassed, OpenError, Passed, StoreConfig, StoreError, Watermarks};
 use crate::runtime::disk::{AlignedBuf, Disk, Open, PAGE_BYTES};
@@ -46,6 +48,9 @@ const PUTS_WAITING_MAX: usize = 1024;
 
 /// What stays free on the disk, so that the index can always be written: 64 MiB, or a 32nd of a small disk.
 const SPARE_BYTES_MAX: u64 = 64 << 20;
+
+/// Names that can still be made stay so many.
+const SPARE_FILES: u64 = 8;
 
 const OPEN: u8 = 0;
 const FENCED: u8 = 1;
@@ -72,10 +77,17 @@ pub(super) struct Directory {
     state: AtomicU8,
     /// The disk has less than its spare bytes free: nothing is taken in until it has.
     low_space: AtomicBool,
-    opened_clean: bool,
+    pub opened_clean: bool,
+    /// Something for the keeper to do.
+    pub chores: Notify,
+    pub linger: Mutex<Linger>,
+    /// Bytes that were written to and freed from object files, for what lingers.
+    pub written_bytes: AtomicU64,
+    pub freed_bytes: AtomicU64,
+    began: Instant,
     pub clock: Arc<dyn Clock>,
-    disk: Arc<dyn Disk>,
-    root: PathBuf,
+    pub disk: Arc<dyn Disk>,
+    pub root: PathBuf,
 }
 
 /// Shares of what all stores of a node use together.
@@ -99,36 +111,13 @@ impl Directory {
         let disk = runtime.disk.clone();
         let counters = Counters::default();
         let mut index = Index::new(config.capacity_bytes, watermarks);
-        let mut receive = |row: Option<Row>| match row {
-            Some(Row::Object(row)) => index.load_object(row),
-            Some(Row::Chunk { id, blocks }) => index.load_chunk(id, blocks),
-            None => {
-                index = Index::new(config.capacity_bytes, watermarks);
-                true
-            }
-        };
-        let (cache_bytes, now_ms) = (share.index_cache_bytes, runtime.clock.wall_ms());
-        let opened = Catalog::open(disk.as_ref(), &config.path, claimed.lock, cache_bytes, now_ms, &mut receive)
-            .map_err(|error| failed(error.into_io()))?;
+        let opened = load(runtime, config, claimed, share, &mut index)?;
         if opened.set_aside {
             counters.indexes_set_aside.one();
             tracing::warn!(store = config.name, "the index was damaged: set aside into lost/, the store begins empty");
         }
         let files = Files::new(disk, &config.path, share.open_files_max);
-        let mut orphans = 0;
-        files
-            .sweep(|object| {
-                let known = index.found_file(object);
-                orphans += u64::from(!known);
-                known
-            })
-            .map_err(failed)?;
-        counters.orphans.add(orphans);
         files.sweep_passed(|object| index.was_passed(object)).map_err(failed)?;
-        let (dropped, missing) = index.drop_unseen();
-        counters.missing_files.add(missing);
-        let dropped: Vec<Change> = dropped.into_iter().map(Change::RemoveObject).collect();
-        opened.catalog.apply(&dropped, Promise::Visible).map_err(|error| failed(error.into_io()))?;
         let (puts, waiting) = mpsc::channel(PUTS_WAITING_MAX);
         let tasks = &runtime.tasks;
         let pool = |kind: &str, threads, waiting| tasks.pool(&format!("{kind}-{}", config.name), threads, waiting);
@@ -150,11 +139,31 @@ impl Directory {
             state: AtomicU8::new(OPEN),
             low_space: AtomicBool::new(false),
             opened_clean: opened.clean,
+            chores: Notify::new(),
+            linger: Mutex::default(),
+            written_bytes: AtomicU64::new(0),
+            freed_bytes: AtomicU64::new(0),
+            began: runtime.clock.now(),
             clock: runtime.clock.clone(),
             disk: runtime.disk.clone(),
             root: config.path.clone(),
         };
         Ok((Arc::new(directory), waiting))
+    }
+
+    /// Seconds since the store was opened.
+    pub fn now_s(&self) -> u32 {
+        u32::try_from((self.clock.now() - self.began).as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// The wall clock's second.
+    pub fn wall_s(&self) -> u32 {
+        u32::try_from(self.clock.wall_ms() / 1000).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the chunk is here; then it is used now.
+    pub fn touch(&self, id: &ChunkId) -> bool {
+        self.index.lock().touch(id, self.now_s())
     }
 
     /// Whether chunks can be taken in.
@@ -198,16 +207,19 @@ impl Directory {
         let Ok(space) = self.disk.space(&self.root) else { return };
         let spare = SPARE_BYTES_MAX.min(space.total_bytes / 32);
         let lacking = spare.saturating_sub(space.free_bytes);
-        if lacking > 0 {
-            self.index.lock().squeeze(lacking);
+        let files = space.free_files.map_or(0, |free| SPARE_FILES.saturating_sub(free));
+        let low = lacking > 0 || files > 0;
+        if low {
+            self.index.lock().squeeze(lacking, files);
         }
-        if self.low_space.swap(lacking > 0, Ordering::AcqRel) != (lacking > 0) {
-            let free_bytes = space.free_bytes;
+        if self.low_space.swap(low, Ordering::AcqRel) != low {
+            let (free_bytes, free_files) = (space.free_bytes, space.free_files);
             tracing::warn!(
                 store = self.name,
                 free_bytes,
                 spare,
-                low = lacking > 0,
+                free_files,
+                low,
                 "the disk's free space changed sides"
             );
         }
@@ -220,6 +232,32 @@ impl Directory {
 
     pub fn is_fenced(&self) -> bool {
         self.state.load(Ordering::Acquire) == FENCED
+    }
+
+    /// Removes the file of a passed object; its bytes stay used until the disk has them back.
+    pub fn unlink_passed(&self, object: ObjectId, bytes: u64) -> io::Result<()> {
+        let before = self.moment();
+        self.files.unlink_passed(object)?;
+        let mut linger = self.linger.lock();
+        if let (Ok(before), Ok(after)) = (before, self.moment()) {
+            linger.unlinked(bytes, before, after);
+            self.index.lock().linger(linger.held_at(after));
+        }
+        Ok(())
+    }
+
+    /// Asks the disk whether it has the bytes of unlinked files back. Blocks.
+    pub fn look_what_lingers(&self) {
+        if let Ok(now) = self.moment() {
+            let held_bytes = self.linger.lock().held_at(now);
+            self.index.lock().linger(held_bytes);
+        }
+    }
+
+    fn moment(&self) -> io::Result<Moment> {
+        let (written_bytes, freed_bytes) =
+            (self.written_bytes.load(Ordering::Relaxed), self.freed_bytes.load(Ordering::Relaxed));
+        Ok(Moment { free_bytes: self.disk.space(&self.root)?.free_bytes, written_bytes, freed_bytes })
     }
 
     /// See [`Stores::read`](super::Stores::read); `buffer` holds at least the range.
@@ -242,7 +280,7 @@ impl Directory {
         result?
     }
 
-    fn read_now(
+    pub fn read_now(
         &self,
         chunk: &Chunk,
         range: ByteRange,
@@ -285,11 +323,11 @@ impl Directory {
     }
 
     fn pass_now(&self, object: ObjectId) -> Result<Passed, NotPassed> {
-        let (passed, unmarked) = self.index.lock().pass(&object);
-        if !passed {
-            let complete = self.index.lock().complete(&object);
-            return Err(if complete { NotPassed::Unverified } else { NotPassed::NotHere });
-        }
+        let unmarked = match self.index.lock().pass(&object, self.now_s()) {
+            Pass::NotHere => return Err(NotPassed::NotHere),
+            Pass::Unverified => return Err(NotPassed::Unverified),
+            Pass::Ready { unmarked } => unmarked,
+        };
         if unmarked {
             self.files.mark_passed(object)?;
             self.index.lock().marked(&object);
@@ -341,14 +379,72 @@ impl Directory {
     }
 
     pub fn debug(&self) -> StoreDebug {
+        let (leaving_bytes, lingering_bytes) = {
+            let index = self.index.lock();
+            (index.leaving_bytes(), index.lingering_bytes())
+        };
         StoreDebug {
             status: self.status(),
-            leaving_bytes: self.index.lock().leaving_bytes(),
+            leaving_bytes,
+            lingering_bytes,
             open_files: self.files.open_count() as u64,
             opened_clean: self.opened_clean,
             counters: self.counters.snapshot(),
         }
     }
+}
+
+/// Loads the index into memory, and drops objects without a chunk from it.
+fn load(
+    runtime: &Runtime,
+    config: &StoreConfig,
+    claimed: Claimed,
+    share: Share,
+    index: &mut Index,
+) -> Result<Opened, OpenError> {
+    let (name, path) = (config.name.clone(), config.path.clone());
+    let mut last: Option<(Arc<Object>, u32, Slot)> = None;
+    let mut empty: Vec<ObjectId> = Vec::new();
+    let mut receive = |row: Option<Row>| match row {
+        Some(Row::Object(ObjectRow { object, filled_s })) => {
+            let (id, volume) = (object.id(), object.volume());
+            let loaded = Loaded { id, volume, size: object.size(), chunk_size: object.chunk_size(), filled_s };
+            empty.push(id);
+            last = object.chunk(ChunkIndex(0)).map(|chunk| (object, 0, chunk.slot()));
+            index.load_object(&loaded)
+        }
+        Some(Row::Chunk { id, blocks, sure }) => {
+            let Some((object, run, slot)) = &mut last else { return false };
+            let Some(chunk) = object.chunk(id.index) else { return false };
+            if id.index.0 / CHUNKS_PER_RUN != *run {
+                (*run, *slot) = (id.index.0 / CHUNKS_PER_RUN, chunk.slot());
+            }
+            let sane = index.load_chunk(id, blocks, *slot, sure);
+            if sane && empty.last() == Some(&id.object) {
+                empty.pop();
+            }
+            sane
+        }
+        None => {
+            *index = Index::new(config.capacity_bytes, index.watermarks());
+            empty.clear();
+            true
+        }
+    };
+    let now_ms = runtime.clock.wall_ms();
+    let cache_bytes = share.index_cache_bytes;
+    let opened = Catalog::open(runtime.disk.as_ref(), &config.path, claimed.lock, cache_bytes, now_ms, &mut receive);
+    let opened = opened.map_err(|error| match error {
+        CatalogOpenError::Io(source) => OpenError::Io { name: name.clone(), path: path.clone(), source },
+        CatalogOpenError::Newer { found } => OpenError::NewerIndex { name: name.clone(), path: path.clone(), found },
+    })?;
+    let dropped: Vec<Change> =
+        empty.into_iter().filter(|id| index.forget_empty(*id)).map(Change::RemoveObject).collect();
+    if !dropped.is_empty() {
+        let applied = opened.catalog.apply(&dropped, Promise::Visible);
+        applied.map_err(|error| OpenError::Io { name, path, source: error.into_io() })?;
+    }
+    Ok(opened)
 }
 
 /// A pool with a line before it: who finds all threads taken waits in order.

@@ -13,7 +13,7 @@ use larder_proto::ids::ObjectId;
 use parking_lot::Mutex;
 
 use crate::runtime::HashMap;
-use crate::runtime::disk::{Caching, Disk, File, Open};
+use crate::runtime::disk::{Caching, Disk, Entry, File, Open};
 
 pub(super) struct Files {
     disk: Arc<dyn Disk>,
@@ -109,27 +109,37 @@ impl Files {
         self.state.lock().open.len()
     }
 
-    /// Every file below `objects/`, one folder at a time; `keep` says whether it stays. Names that are no object id are
-    /// not ours to judge and stay.
-    pub fn sweep(&self, mut keep: impl FnMut(ObjectId) -> bool) -> io::Result<()> {
-        self.disk.create_dir_all(&self.objects)?;
-        let dirs = |dir: &Path| -> io::Result<Vec<PathBuf>> {
-            let entries = self.disk.list(dir)?;
-            Ok(entries.into_iter().filter(|entry| entry.is_dir).map(|entry| dir.join(entry.name)).collect())
-        };
-        for outer in dirs(&self.objects)? {
-            for inner in dirs(&outer)? {
-                for entry in self.disk.list(&inner)? {
-                    let id = ObjectId::from_hex(&entry.name).filter(|id| self.path(*id) == inner.join(&entry.name));
-                    if let Some(id) = id.filter(|_| !entry.is_dir)
-                        && !keep(id)
-                    {
-                        self.unlink(id)?;
-                    }
+    /// Every file below one folder of `objects/`. What `known` denies is unlinked, and `gone` told. Names that are no
+    /// object id are not ours to judge and stay.
+    pub fn sweep(
+        &self,
+        folder: u32,
+        known: &mut dyn FnMut(ObjectId) -> bool,
+        gone: &mut dyn FnMut(),
+    ) -> io::Result<()> {
+        let outer = self.objects.join(format!("{folder:02x}"));
+        for inner in self.list(&outer)?.into_iter().filter(|entry| entry.is_dir) {
+            let inner = outer.join(inner.name);
+            for entry in self.list(&inner)?.into_iter().filter(|entry| !entry.is_dir) {
+                let id = ObjectId::from_hex(&entry.name).filter(|id| self.path(*id) == inner.join(&entry.name));
+                if let Some(id) = id
+                    && !known(id)
+                {
+                    let unlinked = self.unlink(id);
+                    gone();
+                    unlinked?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Nothing is in a folder that isn't there.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        match self.disk.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other,
+        }
     }
 
     fn path(&self, object: ObjectId) -> PathBuf {

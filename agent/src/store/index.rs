@@ -9,32 +9,41 @@
 //! ```
 //!
 //! Invariants: `used + reserved + leaving <= capacity`; a chunk is in at most one of these states; an object that is
-//! being unlinked takes no reservations. An object takes about 100 bytes (1 M objects: 100 MiB); its chunks are one bit
-//! each. Objects are kept in the order of their last use.
+//! being unlinked takes no reservations; a passed object leaves whole. An object takes about 150 bytes (1 M objects:
+//! 150 MiB); its chunks are one bit each. `evict` says who leaves, `load` what was here before the start.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use larder_proto::ids::{ObjectId, VolumeId};
-use larder_proto::limits::BLOCK_BYTES;
+use larder_proto::ids::{ObjectId, Slot, VolumeId};
+use larder_proto::limits::CHUNKS_PER_RUN;
 use larder_proto::object::{Chunk, ChunkId, ChunkIndex};
 
-use super::catalog::ObjectRow;
+use self::bits::Bits;
+use self::fifo::{Fifo, Place, USE_SECONDS, USES_MAX, WHOLE};
+use super::rank::{Alone, Rank, Standing};
 use super::{Bypass, Usage, Watermarks};
 use crate::runtime::HashMap;
 use crate::runtime::disk::PAGE_BYTES;
 
-/// No entry.
-const NONE: u32 = u32::MAX;
+mod bits;
+mod evict;
+mod fifo;
+mod load;
+mod verify;
+
+pub(super) use self::load::Loaded;
 
 pub(super) struct Index {
     entries: Vec<Entry>,
     free: Vec<u32>,
     by_id: HashMap<ObjectId, u32>,
     /// Volumes seen since the start; a node knows at most `VOLUMES_MAX` at a time.
-    volumes: Vec<(VolumeId, Usage)>,
-    /// Ends of the list by last use.
-    oldest: u32,
-    newest: u32,
+    volumes: Vec<VolumeState>,
+    fifo: Fifo,
+    standing: Arc<dyn Standing>,
+    /// Nothing is evicted: who is pinned isn't known yet.
+    frozen: bool,
     /// Chunks that are being written or are leaving.
     busy: HashMap<ChunkId, Busy>,
     /// Chunks whose catalog rows and bytes are to be removed.
@@ -44,32 +53,75 @@ pub(super) struct Index {
     /// Complete objects that are being verified, each with its ticket; one of which a chunk leaves is taken out.
     verifying: HashMap<ObjectId, u64>,
     tickets: u64,
+    /// A file that nobody knows is being unlinked: it must not be made anew meanwhile.
+    sweeping: Option<ObjectId>,
     capacity_bytes: u64,
-    high_bytes: u64,
-    low_bytes: u64,
+    watermarks: Watermarks,
     used_bytes: u64,
     reserved_bytes: u64,
     leaving_bytes: u64,
+    /// Bytes of files that were unlinked while somebody may have had them mapped, and that the disk doesn't have back.
+    lingering_bytes: u64,
     /// What somebody who found no room wants.
     wanted_bytes: u64,
     /// What the disk itself lacks, whatever the watermarks say.
     squeeze_bytes: u64,
+    /// Files that must go because the disk has no room for names.
+    squeeze_files: u64,
     chunks: u64,
+}
+
+struct VolumeState {
+    id: VolumeId,
+    usage: Usage,
+    reserved_bytes: u64,
+    limits: Limits,
+    /// Somebody found the quota used up.
+    crowded: bool,
+}
+
+/// What a volume's policies mean to this store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub ttl_s: Option<u64>,
+    /// This store's part of the quota.
+    pub quota_bytes: Option<u64>,
 }
 
 struct Entry {
     id: ObjectId,
     size: u64,
     here: Bits,
-    older: u32,
-    newer: u32,
+    /// The first run, which most objects have alone.
+    first: Run,
+    /// The others, and the whole file's.
+    more: Option<Box<BTreeMap<u32, Run>>>,
     volume: u32,
+    /// Wall clock, in seconds: when the first chunk came.
+    filled_s: u32,
     writers: u16,
     chunk_shift: u8,
     flags: u8,
 }
 
-/// The file was found at start.
+/// Four chunks that share owners; they stand in line as one.
+#[derive(Clone, Copy)]
+struct Run {
+    slot: Slot,
+    place: Place,
+    uses: u8,
+    /// When it was last used, in seconds of the store's clock.
+    used_s: u32,
+    ticket: u32,
+}
+
+impl Run {
+    fn new(slot: Slot) -> Self {
+        Self { slot, place: Place::None, uses: 0, used_s: 0, ticket: 0 }
+    }
+}
+
+/// The file was found, or made, since the start.
 const SEEN: u8 = 1;
 /// The file is being unlinked.
 const UNLINKING: u8 = 2;
@@ -77,8 +129,12 @@ const UNLINKING: u8 = 2;
 const PASSED: u8 = 4;
 /// The disk says so too.
 const MARKED: u8 = 8;
+/// It stays, whatever room is wanted.
+const PINNED: u8 = 16;
+/// What is here was not verified since the store was left unclean.
+const UNSURE: u8 = 32;
 /// Every byte was read back and checked since the store was opened.
-const VERIFIED: u8 = 16;
+const VERIFIED: u8 = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Busy {
@@ -98,6 +154,17 @@ pub(super) enum Reserve {
     Refused(Bypass),
 }
 
+/// What [`Index::pass`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    NotHere,
+    Unverified,
+    /// It is passed from now on; `unmarked`: the disk has to be told first.
+    Ready {
+        unmarked: bool,
+    },
+}
+
 /// One object of a batch of departures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Departure {
@@ -111,98 +178,46 @@ pub(super) struct Departure {
     pub size: u64,
 }
 
+impl Departure {
+    /// Bytes that leave, in whole pages.
+    pub fn chunk_bytes(&self) -> u64 {
+        let of =
+            |index: &ChunkIndex| self.size.saturating_sub(u64::from(index.0) * self.chunk_size).min(self.chunk_size);
+        self.chunks.iter().map(|index| pages(of(index))).sum()
+    }
+}
+
 impl Index {
     pub fn new(capacity_bytes: u64, watermarks: Watermarks) -> Self {
-        let percent = |percent: u8| {
-            let bytes = u128::from(capacity_bytes) * u128::from(percent) / 100;
-            u64::try_from(bytes).expect("a percentage of at most 100 of a u64")
-        };
         Self {
             entries: Vec::new(),
             free: Vec::new(),
             by_id: HashMap::default(),
             volumes: Vec::new(),
-            oldest: NONE,
-            newest: NONE,
+            fifo: Fifo::default(),
+            standing: Arc::new(Alone),
+            frozen: false,
             busy: HashMap::default(),
             doomed: BTreeSet::new(),
             held: HashMap::default(),
             verifying: HashMap::default(),
             tickets: 0,
+            sweeping: None,
             capacity_bytes,
-            high_bytes: percent(watermarks.high_percent),
-            low_bytes: percent(watermarks.low_percent),
+            watermarks,
             used_bytes: 0,
             reserved_bytes: 0,
             leaving_bytes: 0,
+            lingering_bytes: 0,
             wanted_bytes: 0,
             squeeze_bytes: 0,
+            squeeze_files: 0,
             chunks: 0,
         }
     }
 
-    // ---- at start
-
-    /// A row of the catalog: an object without chunks yet. False when it is there already.
-    pub fn load_object(&mut self, row: ObjectRow) -> bool {
-        !self.by_id.contains_key(&row.id) && row.size > 0 && {
-            self.insert(row);
-            true
-        }
-    }
-
-    /// A row of the catalog: a chunk. False when it makes no sense.
-    pub fn load_chunk(&mut self, id: ChunkId, blocks: usize) -> bool {
-        let Some(&at) = self.by_id.get(&id.object) else { return false };
-        let entry = self.entry(at);
-        let len = entry.chunk_bytes(id.index);
-        let sane = len > 0 && usize::try_from(len.div_ceil(u64::from(BLOCK_BYTES))) == Ok(blocks);
-        if sane && self.entry_mut(at).here.set(id.index.0) {
-            self.add_usage(at, id.index);
-        }
-        sane
-    }
-
-    /// A file of this object was found; false when the catalog doesn't know it.
-    pub fn found_file(&mut self, id: ObjectId) -> bool {
-        let Some(&at) = self.by_id.get(&id) else { return false };
-        self.entry_mut(at).flags |= SEEN;
-        !self.entry(at).here.is_empty()
-    }
-
-    /// The file was given to the kernel by an earlier agent; false when the catalog doesn't know it.
-    pub fn was_passed(&mut self, id: ObjectId) -> bool {
-        let Some(&at) = self.by_id.get(&id) else { return false };
-        self.entry_mut(at).flags |= PASSED | MARKED;
-        true
-    }
-
-    /// The disk says that the object is passed.
-    pub fn marked(&mut self, object: &ObjectId) {
-        if let Some(&at) = self.by_id.get(object) {
-            self.entry_mut(at).flags |= MARKED;
-        }
-    }
-
-    /// Forgets objects without chunks and those whose files were not found. Returns all of them, for the catalog, and
-    /// how many should have had a file.
-    pub fn drop_unseen(&mut self) -> (Vec<ObjectId>, u64) {
-        let (mut dropped, mut missing) = (Vec::new(), 0);
-        for at in self.by_id.values().copied().collect::<Vec<u32>>() {
-            let entry = self.entry(at);
-            let seen = entry.flags & SEEN != 0;
-            if seen && !entry.here.is_empty() {
-                continue;
-            }
-            dropped.push(entry.id);
-            missing += u64::from(!entry.here.is_empty());
-            while let Some(index) = self.entry(at).here.last() {
-                self.entry_mut(at).here.clear(index);
-                self.remove_usage(at, ChunkIndex(index));
-            }
-            self.remove(at);
-        }
-        (dropped, missing)
+    pub fn watermarks(&self) -> Watermarks {
+        self.watermarks
     }
 
     // ---- asking
@@ -226,46 +241,40 @@ impl Index {
         entry.here.count() == entry.chunks()
     }
 
-    /// Whether the whole object is here and verified; then it is passed from now on, and only ever leaves whole. The second says
-    /// whether the disk has to be told first.
-    pub fn pass(&mut self, object: &ObjectId) -> (bool, bool) {
-        if !self.is_verified(object) {
-            return (false, false);
+    /// Whether the chunk is here; then its run is used now.
+    pub fn touch(&mut self, id: &ChunkId, now_s: u32) -> bool {
+        let Some(&at) = self.by_id.get(&id.object) else { return false };
+        let here = self.entry(at).here.get(id.index.0);
+        if here {
+            let entry = self.entry_mut(at);
+            let run = entry.unit_of(id.index);
+            entry.use_run(run, now_s);
+        }
+        here
+    }
+
+    /// Whether the whole object may be read by the kernel; then it is passed from now on, and only ever leaves whole.
+    pub fn pass(&mut self, object: &ObjectId, now_s: u32) -> Pass {
+        if !self.complete(object) {
+            return Pass::NotHere;
         }
         let at = self.by_id[object];
-        self.entry_mut(at).flags |= PASSED;
-        self.make_newest(at);
-        (true, self.entry(at).flags & MARKED == 0)
+        if self.entry(at).flags & VERIFIED == 0 {
+            return Pass::Unverified;
+        }
+        if self.entry(at).flags & PASSED == 0 {
+            self.become_whole(at);
+        }
+        let entry = self.entry_mut(at);
+        entry.use_run(WHOLE, now_s);
+        Pass::Ready { unmarked: entry.flags & MARKED == 0 }
     }
 
-    /// Whether every byte of it is here and was read back and checked since the store was opened.
-    pub fn is_verified(&self, object: &ObjectId) -> bool {
-        self.complete(object) && self.entry(self.by_id[object]).flags & VERIFIED != 0
-    }
-
-    /// Begins to verify a complete object: a ticket for [`end_verifying`](Self::end_verifying). Nothing when it isn't
-    /// complete, is verified, or somebody verifies it already.
-    pub fn begin_verifying(&mut self, object: &ObjectId) -> Option<u64> {
-        if !self.complete(object) || self.is_verified(object) || self.verifying.contains_key(object) {
-            return None;
+    /// The disk says that the object is passed.
+    pub fn marked(&mut self, object: &ObjectId) {
+        if let Some(&at) = self.by_id.get(object) {
+            self.entry_mut(at).flags |= MARKED;
         }
-        self.tickets += 1;
-        self.verifying.insert(*object, self.tickets);
-        Some(self.tickets)
-    }
-
-    /// Ends it; with `checked`, the object is verified if nothing of it has left meanwhile.
-    pub fn end_verifying(&mut self, object: &ObjectId, ticket: u64, checked: bool) -> bool {
-        if self.verifying.get(object) != Some(&ticket) {
-            return false;
-        }
-        self.verifying.remove(object);
-        let verified = checked && self.complete(object);
-        if verified {
-            let at = self.by_id[object];
-            self.entry_mut(at).flags |= VERIFIED;
-        }
-        verified
     }
 
     /// A door has opened the object: unless it is passed its chunks stay until [`release`](Self::release).
@@ -283,16 +292,6 @@ impl Index {
         }
     }
 
-    /// Whether the chunk is here; then its object is the most recently used one.
-    pub fn touch(&mut self, id: &ChunkId) -> bool {
-        let Some(&at) = self.by_id.get(&id.object) else { return false };
-        let here = self.entry(at).here.get(id.index.0);
-        if here {
-            self.make_newest(at);
-        }
-        here
-    }
-
     pub fn objects(&self) -> u64 {
         self.by_id.len() as u64
     }
@@ -301,9 +300,19 @@ impl Index {
         self.chunks
     }
 
-    /// Bytes that are here or reserved, in whole pages.
+    /// Bytes that are here or reserved, in whole pages, and those that the disk doesn't have back.
     pub fn taken_bytes(&self) -> u64 {
-        self.used_bytes + self.reserved_bytes
+        self.used_bytes + self.reserved_bytes + self.lingering_bytes
+    }
+
+    /// Bytes that are here, in whole pages.
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes
+    }
+
+    /// The map's number, as far as ranks go.
+    pub fn generation(&self) -> u64 {
+        self.standing.generation()
     }
 
     /// Bytes of chunks whose removal isn't finished.
@@ -311,13 +320,30 @@ impl Index {
         self.leaving_bytes
     }
 
+    /// Bytes of unlinked files that somebody may still have.
+    pub fn lingering_bytes(&self) -> u64 {
+        self.lingering_bytes
+    }
+
+    /// A file was unlinked and the disk doesn't have so many of its bytes back; or now it has.
+    pub fn linger(&mut self, bytes: u64) {
+        self.lingering_bytes = bytes;
+    }
+
     pub fn usage(&self) -> impl Iterator<Item = (VolumeId, Usage)> + '_ {
-        self.volumes.iter().copied().filter(|(_, usage)| *usage != Usage::default())
+        self.volumes.iter().map(|volume| (volume.id, volume.usage)).filter(|(_, usage)| *usage != Usage::default())
+    }
+
+    /// When the object's first chunk came; now, when none has.
+    pub fn filled_s(&self, object: &ObjectId, wall_s: u32) -> u32 {
+        let filled = self.by_id.get(object).map(|at| self.entry(*at).filled_s);
+        filled.filter(|filled| *filled > 0).unwrap_or(wall_s)
     }
 
     // ---- filling
 
-    pub fn reserve(&mut self, chunk: &Chunk) -> Reserve {
+    /// Room for a chunk; an object that is new here is pinned or not as the caller says.
+    pub fn reserve(&mut self, chunk: &Chunk, pinned: bool) -> Reserve {
         let id = chunk.id();
         let bytes = pages(u64::from(chunk.len()));
         match self.busy.get(&id) {
@@ -326,33 +352,58 @@ impl Index {
             None if self.has(&id) => return Reserve::Refused(Bypass::Already),
             None => {}
         }
-        if bytes > self.high_bytes {
+        if bytes > self.high_bytes() {
             return Reserve::Refused(Bypass::Full);
         }
         let known = self.by_id.get(&id.object).copied();
         let unlinking = known.is_some_and(|at| self.entry(at).flags & UNLINKING != 0);
-        let taken = self.taken_bytes() + bytes;
-        if unlinking {
+        if unlinking || self.sweeping == Some(id.object) {
             return Reserve::Wait;
         }
+        let volume = self.volume(chunk.object().volume());
+        if let Some(refused) = self.within_quota(volume, bytes) {
+            return refused;
+        }
+        let taken = self.taken_bytes() + bytes;
         if taken + self.leaving_bytes > self.capacity_bytes {
             self.wanted_bytes = self.wanted_bytes.max(bytes);
             return Reserve::Wait;
         }
-        let at = known.unwrap_or_else(|| self.insert(ObjectRow::of(chunk)));
+        let at = known.unwrap_or_else(|| self.insert(chunk, pinned));
         let Some(writers) = self.entry(at).writers.checked_add(1) else { return Reserve::Refused(Bypass::Full) };
-        self.entry_mut(at).writers = writers;
-        self.make_newest(at);
+        let entry = self.entry_mut(at);
+        entry.writers = writers;
+        entry.run_of_slot(id.index.0 / CHUNKS_PER_RUN, chunk.slot());
         self.busy.insert(id, Busy::Writing);
         self.reserved_bytes += bytes;
-        Reserve::Granted { evict: taken > self.high_bytes }
+        self.volumes[volume as usize].reserved_bytes += bytes;
+        Reserve::Granted { evict: taken > self.high_bytes() }
+    }
+
+    fn within_quota(&mut self, volume: u32, bytes: u64) -> Option<Reserve> {
+        let state = &mut self.volumes[volume as usize];
+        let quota = state.limits.quota_bytes?;
+        if bytes > quota {
+            return Some(Reserve::Refused(Bypass::Full));
+        }
+        if state.usage.bytes + state.reserved_bytes + bytes <= quota {
+            return None;
+        }
+        state.crowded = true;
+        Some(Reserve::Wait)
     }
 
     /// The chunk was written and is in the catalog: it is here.
-    pub fn commit(&mut self, id: ChunkId) {
+    pub fn commit(&mut self, id: ChunkId, now_s: u32, wall_s: u32) {
         let at = self.end_writing(id);
         if self.entry_mut(at).here.set(id.index.0) {
+            let entry = self.entry_mut(at);
+            entry.flags |= SEEN;
+            if entry.filled_s == 0 {
+                entry.filled_s = wall_s.max(1);
+            }
             self.add_usage(at, id.index);
+            self.line_up(at, id.index, now_s);
         }
     }
 
@@ -371,6 +422,8 @@ impl Index {
         let at = self.by_id[&id.object];
         let bytes = pages(self.entry(at).chunk_bytes(id.index));
         self.reserved_bytes -= bytes;
+        let volume = self.entry(at).volume as usize;
+        self.volumes[volume].reserved_bytes -= bytes;
         self.entry_mut(at).writers -= 1;
         at
     }
@@ -387,6 +440,10 @@ impl Index {
             self.doom_one(at, id.index.0);
             return 1;
         }
+        self.doom_all(at)
+    }
+
+    fn doom_all(&mut self, at: u32) -> u64 {
         let mut count = 0;
         while let Some(index) = self.entry(at).here.last() {
             self.doom_one(at, index);
@@ -401,43 +458,13 @@ impl Index {
         self.entry_mut(at).flags &= !VERIFIED;
         self.verifying.remove(&id.object);
         let bytes = self.remove_usage(at, id.index);
+        self.step_out(at, id.index, bytes);
+        if self.entry(at).here.is_empty() {
+            self.entry_mut(at).filled_s = 0;
+        }
         self.leaving_bytes += bytes;
         self.busy.insert(id, Busy::Leaving);
         self.doomed.insert(id);
-    }
-
-    /// The disk is full though the store isn't: the next eviction gives so much back.
-    pub fn squeeze(&mut self, bytes: u64) {
-        self.squeeze_bytes = self.squeeze_bytes.max(bytes);
-    }
-
-    /// Above the high watermark, dooms chunks of the objects used longest ago until the store is at the low one. Of an
-    /// object the last chunks go first: whoever reads it from the start again finds its beginning. Returns chunks and
-    /// bytes that were doomed.
-    pub fn evict(&mut self) -> (u64, u64) {
-        let wanted = std::mem::take(&mut self.wanted_bytes);
-        let squeeze = std::mem::take(&mut self.squeeze_bytes);
-        let (mut chunks, before) = (0, self.used_bytes);
-        let mut target = u64::MAX;
-        if self.taken_bytes() + wanted > self.high_bytes {
-            target = self.low_bytes.saturating_sub(wanted);
-        }
-        if squeeze > 0 {
-            target = target.min(self.taken_bytes().saturating_sub(squeeze));
-        }
-        let mut at = self.oldest;
-        while at != NONE && self.taken_bytes() > target {
-            let entry = self.entry(at);
-            let held = entry.flags & PASSED == 0 && self.held.contains_key(&entry.id);
-            match entry.here.last().filter(|_| !held) {
-                Some(index) => {
-                    let object = self.entry(at).id;
-                    chunks += self.doom(ChunkId { object, index: ChunkIndex(index) });
-                }
-                None => at = self.entry(at).newer,
-            }
-        }
-        (chunks, before - self.used_bytes)
     }
 
     /// Whether [`departures`](Self::departures) has something to say.
@@ -493,7 +520,7 @@ impl Index {
         }
     }
 
-    // ---- the arena and its list
+    // ---- the arena
 
     fn entry(&self, at: u32) -> &Entry {
         &self.entries[at as usize]
@@ -503,19 +530,26 @@ impl Index {
         &mut self.entries[at as usize]
     }
 
-    fn insert(&mut self, row: ObjectRow) -> u32 {
-        let volume = self.volume(row.volume);
+    fn insert(&mut self, chunk: &Chunk, pinned: bool) -> u32 {
+        let object = chunk.object();
+        // The first run's slot is known when its first chunk comes.
         let entry = Entry {
-            id: row.id,
-            size: row.size,
+            id: object.id(),
+            size: object.size(),
             here: Bits::default(),
-            older: NONE,
-            newer: NONE,
-            volume,
+            first: Run::new(chunk.slot()),
+            more: None,
+            volume: self.volume(object.volume()),
+            filled_s: 0,
             writers: 0,
-            chunk_shift: u8::try_from(row.chunk_size.bytes().trailing_zeros()).expect("at most 31"),
-            flags: 0,
+            chunk_shift: chunk_shift(object.chunk_size()),
+            flags: SEEN | if pinned { PINNED } else { 0 },
         };
+        self.put_entry(entry)
+    }
+
+    fn put_entry(&mut self, entry: Entry) -> u32 {
+        let (id, volume) = (entry.id, entry.volume);
         let at = match self.free.pop() {
             Some(at) => {
                 *self.entry_mut(at) = entry;
@@ -526,26 +560,26 @@ impl Index {
                 u32::try_from(self.entries.len() - 1).expect("a store has fewer than 2^32 objects")
             }
         };
-        self.by_id.insert(row.id, at);
-        self.volumes[volume as usize].1.objects += 1;
-        self.link_newest(at);
+        self.by_id.insert(id, at);
+        self.volumes[volume as usize].usage.objects += 1;
         at
     }
 
     fn remove(&mut self, at: u32) {
-        self.unlink(at);
         let volume = self.entry(at).volume as usize;
-        self.volumes[volume].1.objects -= 1;
+        self.volumes[volume].usage.objects -= 1;
         let id = self.entry(at).id;
         self.by_id.remove(&id);
-        self.entry_mut(at).here = Bits::default();
+        let entry = self.entry_mut(at);
+        (entry.here, entry.more) = (Bits::default(), None);
         self.free.push(at);
     }
 
     fn volume(&mut self, id: VolumeId) -> u32 {
-        let known = self.volumes.iter().position(|(volume, _)| *volume == id);
+        let known = self.volumes.iter().position(|volume| volume.id == id);
         let at = known.unwrap_or_else(|| {
-            self.volumes.push((id, Usage::default()));
+            let (usage, limits) = (Usage::default(), Limits::default());
+            self.volumes.push(VolumeState { id, usage, reserved_bytes: 0, limits, crowded: false });
             self.volumes.len() - 1
         });
         u32::try_from(at).expect("few volumes")
@@ -554,7 +588,7 @@ impl Index {
     fn add_usage(&mut self, at: u32, index: ChunkIndex) {
         let bytes = pages(self.entry(at).chunk_bytes(index));
         let volume = self.entry(at).volume as usize;
-        let usage = &mut self.volumes[volume].1;
+        let usage = &mut self.volumes[volume].usage;
         usage.chunks += 1;
         usage.bytes += bytes;
         self.chunks += 1;
@@ -564,48 +598,12 @@ impl Index {
     fn remove_usage(&mut self, at: u32, index: ChunkIndex) -> u64 {
         let bytes = pages(self.entry(at).chunk_bytes(index));
         let volume = self.entry(at).volume as usize;
-        let usage = &mut self.volumes[volume].1;
+        let usage = &mut self.volumes[volume].usage;
         usage.chunks -= 1;
         usage.bytes -= bytes;
         self.chunks -= 1;
         self.used_bytes -= bytes;
         bytes
-    }
-
-    fn make_newest(&mut self, at: u32) {
-        if self.newest != at {
-            self.unlink(at);
-            self.link_newest(at);
-        }
-    }
-
-    fn link_newest(&mut self, at: u32) {
-        let before = std::mem::replace(&mut self.newest, at);
-        let entry = self.entry_mut(at);
-        (entry.older, entry.newer) = (before, NONE);
-        match before {
-            NONE => self.oldest = at,
-            before => self.entry_mut(before).newer = at,
-        }
-    }
-
-    fn unlink(&mut self, at: u32) {
-        let (older, newer) = (self.entry(at).older, self.entry(at).newer);
-        match older {
-            NONE => self.oldest = newer,
-            older => self.entry_mut(older).newer = newer,
-        }
-        match newer {
-            NONE => self.newest = older,
-            newer => self.entry_mut(newer).older = older,
-        }
-    }
-}
-
-impl ObjectRow {
-    pub fn of(chunk: &Chunk) -> Self {
-        let object = chunk.object();
-        Self { id: object.id(), volume: object.volume(), size: object.size(), chunk_size: object.chunk_size() }
     }
 }
 
@@ -619,6 +617,37 @@ impl Entry {
         let chunk = 1u64 << self.chunk_shift;
         self.size.saturating_sub(u64::from(index.0).saturating_mul(chunk)).min(chunk)
     }
+
+    /// What the chunk stands in line with.
+    fn unit_of(&self, index: ChunkIndex) -> u32 {
+        if self.flags & PASSED == 0 { index.0 / CHUNKS_PER_RUN } else { WHOLE }
+    }
+
+    fn run(&self, run: u32) -> Option<&Run> {
+        if run == 0 { Some(&self.first) } else { self.more.as_ref()?.get(&run) }
+    }
+
+    fn run_mut(&mut self, run: u32) -> Option<&mut Run> {
+        if run == 0 { Some(&mut self.first) } else { self.more.as_mut()?.get_mut(&run) }
+    }
+
+    /// The run, made when it is new.
+    fn run_of_slot(&mut self, run: u32, slot: Slot) -> &mut Run {
+        if run == 0 {
+            self.first.slot = slot;
+            return &mut self.first;
+        }
+        self.more.get_or_insert_default().entry(run).or_insert_with(|| Run::new(slot))
+    }
+
+    fn use_run(&mut self, run: u32, now_s: u32) {
+        if let Some(run) = self.run_mut(run)
+            && now_s.saturating_sub(run.used_s) >= USE_SECONDS
+        {
+            run.uses = (run.uses + 1).min(USES_MAX);
+            run.used_s = now_s;
+        }
+    }
 }
 
 /// Bytes on disk: whole pages.
@@ -626,122 +655,8 @@ fn pages(bytes: u64) -> u64 {
     bytes.next_multiple_of(PAGE_BYTES as u64)
 }
 
-/// A set of chunk indexes; up to 64 chunks (256 MiB at 4 MiB) need no memory of their own.
-enum Bits {
-    Small(u64),
-    Large(Vec<u64>),
+fn chunk_shift(size: larder_proto::object::ChunkSize) -> u8 {
+    u8::try_from(size.bytes().trailing_zeros()).expect("at most 31")
 }
 
-impl Default for Bits {
-    fn default() -> Self {
-        Self::Small(0)
-    }
-}
-
-impl Bits {
-    fn words(&self) -> &[u64] {
-        match self {
-            Self::Small(word) => std::slice::from_ref(word),
-            Self::Large(words) => words,
-        }
-    }
-
-    fn word_mut(&mut self, word: usize) -> &mut u64 {
-        if let Self::Small(small) = self
-            && word > 0
-        {
-            *self = Self::Large(vec![*small]);
-        }
-        match self {
-            Self::Small(small) => small,
-            Self::Large(words) => {
-                if words.len() <= word {
-                    words.resize(word + 1, 0);
-                }
-                &mut words[word]
-            }
-        }
-    }
-
-    fn get(&self, index: u32) -> bool {
-        self.words().get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
-    }
-
-    /// True when it wasn't set.
-    fn set(&mut self, index: u32) -> bool {
-        let new = !self.get(index);
-        *self.word_mut(index as usize / 64) |= 1 << (index % 64);
-        new
-    }
-
-    /// True when it was set.
-    fn clear(&mut self, index: u32) -> bool {
-        let was = self.get(index);
-        if was {
-            *self.word_mut(index as usize / 64) &= !(1 << (index % 64));
-        }
-        was
-    }
-
-    fn count(&self) -> u64 {
-        self.words().iter().map(|word| u64::from(word.count_ones())).sum()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.words().iter().all(|word| *word == 0)
-    }
-
-    /// The highest index that is set.
-    fn last(&self) -> Option<u32> {
-        let words = self.words();
-        let word = words.iter().rposition(|word| *word != 0)?;
-        let base = u32::try_from(word).expect("2^32 chunks are 2^26 words") * 64;
-        Some(base + words[word].ilog2())
-    }
-}
-
-const _: () = assert!(size_of::<Entry>() <= 72, "a million objects would take more memory than promised");
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn bits_are_a_set(steps in prop::collection::vec((0u32..300, any::<bool>()), 0..100)) {
-            let (mut bits, mut model) = (Bits::default(), std::collections::BTreeSet::new());
-            for (index, set) in steps {
-                if set {
-                    prop_assert_eq!(bits.set(index), model.insert(index));
-                } else {
-                    prop_assert_eq!(bits.clear(index), model.remove(&index));
-                }
-                prop_assert_eq!(bits.last(), model.last().copied());
-                prop_assert_eq!(bits.count(), model.len() as u64);
-                prop_assert_eq!(bits.is_empty(), model.is_empty());
-                prop_assert_eq!(bits.get(index), model.contains(&index));
-            }
-        }
-    }
-
-    #[test]
-    fn a_million_objects_take_less_than_200_mib() {
-        let mut index = Index::new(u64::MAX, Watermarks::default());
-        for n in 0..1_000_000u32 {
-            let mut id = [0; 16];
-            id[..4].copy_from_slice(&n.to_le_bytes());
-            let id = ObjectId::from_bytes(id);
-            let chunk_size = larder_proto::object::ChunkSize::new(4 << 20).expect("4 MiB");
-            let row = ObjectRow { id, volume: VolumeId::from_bytes([1; 16]), size: 100 << 20, chunk_size };
-            assert!(index.load_object(row) && index.load_chunk(ChunkId { object: id, index: ChunkIndex(3) }, 64));
-        }
-        // hashbrown keeps a byte of control beside each bucket.
-        let buckets = index.by_id.capacity() * 8 / 7;
-        let map_bytes = buckets * (size_of::<(ObjectId, u32)>() + 1);
-        let entries_bytes = index.entries.capacity() * size_of::<Entry>();
-        assert!(map_bytes + entries_bytes < 200 << 20, "{map_bytes} + {entries_bytes}");
-        assert_eq!((index.chunks(), index.taken_bytes()), (1_000_000, 1_000_000 * (4 << 20)));
-    }
-}
+const _: () = assert!(size_of::<Entry>() <= 96, "a million objects would take more memory than promised");

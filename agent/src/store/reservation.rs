@@ -124,6 +124,7 @@ impl Pending {
     fn write_pages(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let file = self.directory.files.get(self.chunk.object().id(), Open::Create)?;
         let (pages, rest) = bytes.split_at(bytes.len() / PAGE_BYTES * PAGE_BYTES);
+        self.directory.written_bytes.fetch_add(bytes.len().next_multiple_of(PAGE_BYTES) as u64, Ordering::Relaxed);
         if (pages.as_ptr() as usize).is_multiple_of(PAGE_BYTES) {
             file.write_at(pages, at)?;
         } else {
@@ -149,7 +150,8 @@ impl Pending {
 
     /// The committer has made the chunk visible.
     pub fn settle(&self) {
-        self.directory.index.lock().commit(self.chunk.id());
+        let (now_s, wall_s) = (self.directory.now_s(), self.directory.wall_s());
+        self.directory.index.lock().commit(self.chunk.id(), now_s, wall_s);
         self.settled.store(true, Ordering::Release);
         self.directory.counters.fills.one();
         self.directory.counters.fill_bytes.add(u64::from(self.chunk.len()));

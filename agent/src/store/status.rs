@@ -47,6 +47,8 @@ pub struct StoreDebug {
     pub status: StoreStatus,
     /// Bytes of chunks whose removal isn't finished.
     pub leaving_bytes: u64,
+    /// Bytes of unlinked files that somebody may still have mapped.
+    pub lingering_bytes: u64,
     /// Object files that are open.
     pub open_files: u64,
     /// Whether the last close was clean.
@@ -115,6 +117,12 @@ counters! {
     evicted_chunks,
     /// Their bytes, in whole pages.
     evicted_bytes,
+    /// Chunks that left because their volume's quota was used up.
+    over_quota,
+    /// Chunks that left because they were older than their volume's `ttl`.
+    expired,
+    /// Chunks not taken in: their volume doesn't want them kept.
+    not_admitted,
     /// Chunks dropped because their bytes failed their check.
     corrupt,
     /// Chunks dropped because the disk could not read them whole.
@@ -133,6 +141,20 @@ counters! {
     orphans,
     /// Objects dropped at start because their files were gone.
     missing_files,
+    /// Folders of files that could not be looked at after the start.
+    unswept,
+    /// 1 once all files were looked at after the start.
+    swept,
+    /// Bytes whose checksums were compared in the background, after an unclean stop.
+    verified_bytes,
+    /// Bytes whose checksums were compared in the background, because it was time.
+    scrubbed_bytes,
+    /// Times that the whole store had been scrubbed.
+    scrubs,
+    /// Times that the store was found slow.
+    suspicions,
+    /// Reads that went elsewhere because the store was slow.
+    avoided,
 }
 
 /// One number that only rises.
@@ -146,5 +168,9 @@ impl Counter {
 
     pub fn one(&self) {
         self.add(1);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }

@@ -92,7 +92,8 @@ impl Disk for RealDisk {
     fn space(&self, path: &Path) -> io::Result<Space> {
         let stat = rustix::fs::statvfs(path)?;
         let of = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Space { total_bytes: of(stat.f_blocks), free_bytes: of(stat.f_bavail) })
+        let free_files = (stat.f_files > 0).then_some(stat.f_favail);
+        Ok(Space { total_bytes: of(stat.f_blocks), free_bytes: of(stat.f_bavail), free_files })
     }
 
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Lock>> {

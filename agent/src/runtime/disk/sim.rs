@@ -347,7 +347,7 @@ impl Disk for SimDisk {
     fn space(&self, _path: &Path) -> io::Result<Space> {
         let state = self.shared.state.lock();
         let free_bytes = state.total_bytes.saturating_sub(state.used_bytes());
-        Ok(Space { total_bytes: state.total_bytes, free_bytes })
+        Ok(Space { total_bytes: state.total_bytes, free_bytes, free_files: None })
     }
 
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Lock>> {

@@ -69,7 +69,7 @@ async fn a_failed_sync_fences_the_store() {
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(disk.counts().syncs, 1);
     assert_eq!((stores.status()[0].health, counters(&stores).fences), (Health::Failing, 1));
-    assert_eq!(stores.reserve(&chunk(&object, 1)).await.err(), Some(Bypass::Unavailable));
+    assert_eq!(stores.reserve(&chunk(&object, 1), Giver::Origin).await.err(), Some(Bypass::Unavailable));
     assert_eq!(look(&stores, &chunk(&object, 0)).await, Seen::Right, "what it has is served, checked");
     stores.close().await;
     runtime.tasks.shut_down().await;
@@ -117,7 +117,7 @@ async fn on_a_full_disk_clean_bytes_leave_and_fills_go_past() {
     let late = chunk(&object(99, u64::from(CHUNK)), 0);
     assert!(matches!(fill(&stores, &late).await, Err(StoreError::Io(_))));
     assert_eq!((counters(&stores).disk_full, disk.counts().writes), (1, 1));
-    assert_eq!(stores.reserve(&late).await.err(), Some(Bypass::Full));
+    assert_eq!(stores.reserve(&late, Giver::Origin).await.err(), Some(Bypass::Full));
     settle(&stores).await;
     assert_eq!(look(&stores, &chunk(&objects[0], 0)).await, Seen::Absent, "the oldest left");
     assert_eq!(look(&stores, &chunk(&objects[19], 0)).await, Seen::Right);
@@ -157,6 +157,7 @@ async fn a_damaged_or_deleted_index_begins_anew_and_is_set_aside() {
         let aside = disk.paths().iter().filter(|path| path.starts_with("/s1/lost")).count();
         assert_eq!(aside as u64, counters(&stores).indexes_set_aside, "{damage}");
         assert_eq!(aside, usize::from(damage != "deleted"), "{damage}");
+        settle(&stores).await;
         assert_eq!(counters(&stores).orphans, 50, "{damage}: files that nobody knows are unlinked");
         for chunk in &objects {
             assert_eq!(look(&stores, chunk).await, Seen::Absent, "{damage}");
@@ -180,6 +181,7 @@ async fn a_row_without_a_file_is_dropped() {
     drop(stores);
     disk.unlink(&object_path(Path::new("/s1"), chunks[0].object())).expect("unlinks");
     let stores = open_one(&sim(&disk), 64 << 20).await;
+    settle(&stores).await;
     assert_eq!(counters(&stores).missing_files, 1);
     assert!(!stores.has(&chunks[0].id()));
     settle(&stores).await;
@@ -202,5 +204,6 @@ async fn a_store_that_was_not_closed_forgets_what_was_not_durable() {
     assert!(!stores.debug()[0].opened_clean);
     assert_eq!(look(&stores, &early).await, Seen::Right);
     assert_eq!(look(&stores, &late).await, Seen::Absent, "its file was never synced");
+    settle(&stores).await;
     assert_eq!(counters(&stores).orphans, 1);
 }

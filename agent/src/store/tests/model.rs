@@ -82,7 +82,7 @@ impl Model {
             }
             Step::Abandon(object, index) => {
                 let chunk = Self::chunk(object, index);
-                if let Ok(reservation) = self.stores.reserve(&chunk).await {
+                if let Ok(reservation) = self.stores.reserve(&chunk, Giver::Origin).await {
                     let part = &content(&chunk)[..chunk.len().min(65_536) as usize];
                     reservation.write(0, aligned(part)).await.expect("writes");
                 }
@@ -126,8 +126,12 @@ impl Model {
 
     async fn reopen(&mut self) {
         // A store of nothing takes the place of the old one, which must be gone before the disk is used again.
-        let none =
-            Stores { directories: Arc::default(), buffers: BufferPool::new(1), stopping: CancellationToken::new() };
+        let none = Stores {
+            directories: Arc::default(),
+            admission: Arc::default(),
+            buffers: BufferPool::new(1),
+            tasks: self.runtime.tasks.clone(),
+        };
         drop(std::mem::replace(&mut self.stores, none));
         self.runtime = sim(&self.disk);
         if std::mem::take(&mut self.powered_off) {

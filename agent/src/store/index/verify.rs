@@ -1,0 +1,65 @@
+//! What was read back and checked: whole objects before the kernel has them, and what an unclean stop left unsure.
+
+use larder_proto::ids::ObjectId;
+use larder_proto::object::ChunkIndex;
+
+use super::{Index, UNSURE, VERIFIED};
+
+impl Index {
+    /// Whether every byte of it is here and was read back and checked since the store was opened.
+    pub fn is_verified(&self, object: &ObjectId) -> bool {
+        self.complete(object) && self.entry(self.by_id[object]).flags & VERIFIED != 0
+    }
+
+    /// Begins to verify a complete object: a ticket for [`end_verifying`](Self::end_verifying). Nothing when it isn't
+    /// complete, is verified, or somebody verifies it already.
+    pub fn begin_verifying(&mut self, object: &ObjectId) -> Option<u64> {
+        if !self.complete(object) || self.is_verified(object) || self.verifying.contains_key(object) {
+            return None;
+        }
+        self.tickets += 1;
+        self.verifying.insert(*object, self.tickets);
+        Some(self.tickets)
+    }
+
+    /// Ends it; with `checked`, the object is verified if nothing of it has left meanwhile.
+    pub fn end_verifying(&mut self, object: &ObjectId, ticket: u64, checked: bool) -> bool {
+        if self.verifying.get(object) != Some(&ticket) {
+            return false;
+        }
+        self.verifying.remove(object);
+        let verified = checked && self.complete(object);
+        if verified {
+            let at = self.by_id[object];
+            let entry = self.entry_mut(at);
+            entry.flags = (entry.flags | VERIFIED) & !UNSURE;
+        }
+        verified
+    }
+
+    /// Some objects whose bytes must be verified, from `cursor` on, and where to go on.
+    pub fn unsure(&self, cursor: usize, count: usize) -> (Vec<ObjectId>, Option<usize>) {
+        let end = cursor.saturating_add(count).min(self.entries.len());
+        let unsure = self.entries[cursor.min(end)..end].iter();
+        let unsure = unsure.filter(|entry| entry.flags & UNSURE != 0 && !entry.here.is_empty());
+        (unsure.map(|entry| entry.id).collect(), (end < self.entries.len()).then_some(end))
+    }
+
+    /// Whether something of it must be verified because of an unclean stop.
+    pub fn is_unsure(&self, object: &ObjectId) -> bool {
+        self.by_id.get(object).is_some_and(|at| self.entry(*at).flags & UNSURE != 0)
+    }
+
+    /// Every chunk that is here of the object was verified; what came meanwhile was written since the start.
+    pub fn sure(&mut self, object: &ObjectId) {
+        if let Some(&at) = self.by_id.get(object) {
+            self.entry_mut(at).flags &= !UNSURE;
+        }
+    }
+
+    /// The object's chunks that are here.
+    pub fn chunks_of(&self, object: &ObjectId) -> Vec<ChunkIndex> {
+        let Some(&at) = self.by_id.get(object) else { return Vec::new() };
+        self.entry(at).here.iter_in(0, u32::MAX).map(ChunkIndex).collect()
+    }
+}
