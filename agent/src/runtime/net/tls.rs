@@ -29,6 +29,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::{BoxIo, ConnectError, Identity, Lane, Listener, Net, PlainListener};
 
 mod accept;
+mod wide;
+
+use wide::Wide;
 
 /// ALPN of the bytes lane.
 const BYTES: &[u8] = b"larder-bytes/1";
@@ -37,6 +40,9 @@ const CONTROL: &[u8] = b"h2";
 
 /// TCP and TLS together. Who has a better place to go to waits less.
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// Encrypted bytes that wait for the socket: few large writes, and no more memory per connection than a quarter MiB.
+const WRITE_BYTES: usize = 256 * 1024;
 
 /// What an agent shows and whom it trusts.
 pub struct Credentials {
@@ -100,7 +106,7 @@ impl TlsNet {
         };
         let tcp = TcpStream::connect(to).await?;
         tcp.set_nodelay(true)?;
-        let tls = match TlsConnector::from(config).connect(server_name(), tcp).await {
+        let mut tls = match TlsConnector::from(config).connect(server_name(), Wide::new(tcp)).await {
             Ok(tls) => tls,
             Err(error) => {
                 return Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -112,6 +118,7 @@ impl TlsNet {
         if tls.get_ref().1.alpn_protocol() != Some(alpn(lane)) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the other side speaks another protocol").into());
         }
+        tls.get_mut().1.set_buffer_limit(Some(WRITE_BYTES));
         Ok(Box::new(tls))
     }
 }

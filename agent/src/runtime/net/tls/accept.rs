@@ -14,7 +14,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
-use super::{BYTES, BoxIo, CONTROL, Configured, Identity, Lane, Listener, TlsAcceptor, TlsCounts};
+use super::wide::Wide;
+use super::{BYTES, BoxIo, CONTROL, Configured, Identity, Lane, Listener, TlsAcceptor, TlsCounts, WRITE_BYTES};
 
 /// Handshakes under way; who comes beyond them waits in the kernel's queue.
 const PENDING_MAX: usize = 64;
@@ -100,7 +101,7 @@ async fn shake(tcp: TcpStream, config: &Configured, counts: &TlsCounts) -> Optio
         TlsCounts::count(&counts.failed);
         return None;
     }
-    match timeout(HANDSHAKE, TlsAcceptor::from(server).accept(tcp)).await {
+    match timeout(HANDSHAKE, TlsAcceptor::from(server).accept(Wide::new(tcp))).await {
         Err(_) => {
             TlsCounts::count(&counts.timed_out);
             None
@@ -117,7 +118,7 @@ async fn shake(tcp: TcpStream, config: &Configured, counts: &TlsCounts) -> Optio
     }
 }
 
-fn admit(tls: TlsStream<TcpStream>, counts: &TlsCounts) -> Option<Accepted> {
+fn admit(mut tls: TlsStream<Wide>, counts: &TlsCounts) -> Option<Accepted> {
     let session = tls.get_ref().1;
     let lane = match session.alpn_protocol() {
         Some(BYTES) => Lane::Bytes,
@@ -132,6 +133,7 @@ fn admit(tls: TlsStream<TcpStream>, counts: &TlsCounts) -> Option<Accepted> {
         TlsCounts::count(&counts.refused_identity);
         return None;
     };
+    tls.get_mut().1.set_buffer_limit(Some(WRITE_BYTES));
     TlsCounts::count(&counts.accepted);
     Some((Box::new(tls), identity, lane))
 }
