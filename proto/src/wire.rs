@@ -25,7 +25,7 @@ mod head;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{BatchDecoder, BatchEvent, BatchRequest, EntryHead};
+pub use batch::{BatchDecoder, BatchEvent, BatchRequest, Bodies, EntryHead};
 pub use body::{BodyDecoder, BodyEncoder, BodyError, Opening, body_len};
 pub use head::{
     BATCH_PATH, EPOCH, ERROR, MAP_PATH, PutRequest, REQUEST, Target, epoch_of_answer, error_from_answer, map_head,

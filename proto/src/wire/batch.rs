@@ -10,6 +10,9 @@
 //!
 //! A body is that of one GET without status: the kind stands for it. The answer is chunked: its length isn't known
 //! before the first entry is. At most 256 entries, and 8 MiB unless it is one entry.
+//!
+//! `x-larder-want: fill-kept` asks the owner to bring the chunks and keep them: the answer holds only kinds and lengths
+//! of 0, each when the chunk has come. Why: who prefetches a directory larger than its memory has no place for the bytes.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{Method, Request, request};
@@ -27,11 +30,24 @@ use crate::range::ByteRange;
 /// The longest entry of a request.
 const ENTRY_BYTES_MAX: usize = 16 + 16 + 4 + 4 + KEY_BYTES_MAX + 4 + VERSION_BYTES_MAX + 8 + 4;
 
+/// What becomes of the bytes of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bodies {
+    /// They are in the answer.
+    Sent,
+    /// They stay with the owner; the answer says that they have come.
+    Kept,
+}
+
+/// `x-larder-want` of a batch whose bytes stay with the owner.
+const FILL_KEPT: &str = "fill-kept";
+
 /// A request for several whole chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchRequest {
     request: RequestId,
     want: Want,
+    bodies: Bodies,
     epoch: Epoch,
     chunks: Vec<Chunk>,
 }
@@ -44,7 +60,17 @@ impl BatchRequest {
     pub fn new(request: RequestId, want: Want, epoch: Epoch, chunks: Vec<Chunk>) -> Option<Self> {
         let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.len())).sum();
         let bounded = chunks.len() == 1 || (2..=BATCH_ENTRIES_MAX).contains(&chunks.len()) && bytes <= BATCH_BYTES_MAX;
-        bounded.then_some(Self { request, want, epoch, chunks })
+        bounded.then_some(Self { request, want, bodies: Bodies::Sent, epoch, chunks })
+    }
+
+    /// As [`new`](Self::new): asks an owner to bring these chunks and keep them.
+    pub fn keep(request: RequestId, epoch: Epoch, chunks: Vec<Chunk>) -> Option<Self> {
+        Some(Self { bodies: Bodies::Kept, ..Self::new(request, Want::Fill, epoch, chunks)? })
+    }
+
+    /// Whether the answer holds the bytes.
+    pub fn bodies(&self) -> Bodies {
+        self.bodies
     }
 
     /// The chunks, in the order of the answer.
@@ -86,10 +112,17 @@ impl BatchRequest {
             body.put_u32_le(object.chunk_size().bytes());
         }
         head::plain_head(Method::POST, BATCH_PATH, self.request, self.epoch)
-            .header("x-larder-want", self.want.as_str())
+            .header(head::WANT, self.want_text())
             .header(http::header::CONTENT_LENGTH, body.len())
             .body(body.freeze())
             .expect("every value is checked ASCII")
+    }
+
+    fn want_text(&self) -> &'static str {
+        match self.bodies {
+            Bodies::Sent => self.want.as_str(),
+            Bodies::Kept => FILL_KEPT,
+        }
     }
 
     /// The request of a head whose target is [`Target::Batch`](super::Target::Batch), and its body (bounded by its reader).
@@ -102,8 +135,12 @@ impl BatchRequest {
             chunks.push(entry(&mut body)?);
         }
         let headers = &head.headers;
-        Self::new(head::request_id_of(headers)?, Want::from_head(headers)?, head::epoch_of(headers)?, chunks)
-            .ok_or(WireError::Batch)
+        let (request, epoch) = (head::request_id_of(headers)?, head::epoch_of(headers)?);
+        let parsed = match head::text(headers, head::WANT)? {
+            FILL_KEPT => Self::keep(request, epoch, chunks),
+            _ => Self::new(request, Want::from_head(headers)?, epoch, chunks),
+        };
+        parsed.ok_or(WireError::Batch)
     }
 }
 
@@ -147,6 +184,8 @@ pub enum EntryHead {
         /// Length of the body, checksums included.
         len: u64,
     },
+    /// The chunk has come and stays with the owner.
+    Kept,
     /// There is none.
     Refused(ErrorKind),
 }
@@ -164,6 +203,10 @@ impl EntryHead {
             Self::Bytes { len } => {
                 bytes.put_u32_le(0);
                 bytes.put_u64_le(len);
+            }
+            Self::Kept => {
+                bytes.put_u32_le(0);
+                bytes.put_u64_le(0);
             }
             Self::Refused(kind) => {
                 bytes.put_u32_le(kind.code());
@@ -189,6 +232,7 @@ pub enum BatchEvent {
 #[derive(Debug)]
 pub struct BatchDecoder {
     chunks: std::vec::IntoIter<Chunk>,
+    bodies: Bodies,
     position: usize,
     head: BytesMut,
     body: Option<BodyDecoder>,
@@ -196,8 +240,8 @@ pub struct BatchDecoder {
 
 impl BatchDecoder {
     /// The decoder of the answer to a request for `chunks`.
-    pub fn new(chunks: Vec<Chunk>) -> Self {
-        Self { chunks: chunks.into_iter(), position: 0, head: BytesMut::with_capacity(12), body: None }
+    pub fn new(chunks: Vec<Chunk>, bodies: Bodies) -> Self {
+        Self { chunks: chunks.into_iter(), bodies, position: 0, head: BytesMut::with_capacity(12), body: None }
     }
 
     /// Whether every entry was given out.
@@ -240,7 +284,11 @@ impl BatchDecoder {
                 self.position += 1;
                 Ok(Some(BatchEvent::Refused(self.position - 1, kind)))
             }
-            None if len == body_len(range, None) => {
+            None if len == 0 && self.bodies == Bodies::Kept => {
+                self.position += 1;
+                Ok(Some(BatchEvent::Complete(self.position - 1)))
+            }
+            None if len == body_len(range, None) && self.bodies == Bodies::Sent => {
                 let mut body = BodyDecoder::new(&chunk, range, Opening::Bytes);
                 let segment = body.take(frame)?;
                 self.body = Some(body);

@@ -38,7 +38,7 @@ pub const BATCH_PATH: &str = "/v1/chunks";
 /// Where the signed map is read.
 pub const MAP_PATH: &str = "/v1/map";
 
-const WANT: &str = "x-larder-want";
+pub(super) const WANT: &str = "x-larder-want";
 const KEY: &str = "x-larder-key";
 const VERSION: &str = "x-larder-version";
 const SIZE: &str = "x-larder-size";
@@ -235,7 +235,7 @@ pub(super) fn request_id_of(headers: &HeaderMap) -> Result<RequestId, WireError>
 }
 
 /// The one value of a header.
-fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, WireError> {
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, WireError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().map_err(|_| WireError::Header(name)),

@@ -166,7 +166,7 @@ fn the_answer_to_a_batch_is_told_entry_by_entry() {
         }
     }
     for cut in [1, 5, 12, 13, answer.len()] {
-        let mut decoder = BatchDecoder::new(chunks.clone());
+        let mut decoder = BatchDecoder::new(chunks.clone(), Bodies::Sent);
         let mut told = Vec::new();
         for mut frame in frames_of(&answer, cut) {
             while let Some(event) = decoder.take(&mut frame).expect("well formed") {
@@ -184,9 +184,39 @@ fn the_answer_to_a_batch_is_told_entry_by_entry() {
         assert!(decoder.is_complete());
         assert_eq!(decoder.take(&mut Bytes::from_static(b"x")).expect_err("nothing follows"), BodyError::TooLong);
     }
-    let mut lying = BatchDecoder::new(chunks);
+    let mut lying = BatchDecoder::new(chunks, Bodies::Sent);
     let mut frame = Bytes::from_static(&[0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]);
     assert_eq!(lying.take(&mut frame).expect_err("a length that isn't the chunk's"), BodyError::OutOfOrder);
+}
+
+#[test]
+fn a_batch_whose_bytes_are_kept_is_answered_by_heads_alone() {
+    let chunks = vec![chunk("a", "1", 0, 5, 65_536), chunk("b/c", "x", 2, 200_000, 65_536)];
+    let batch = BatchRequest::keep(RequestId(1), Epoch(3), chunks.clone()).expect("two entries");
+    let (head, body) = batch.encode().into_parts();
+    assert_eq!(head.headers["x-larder-want"], "fill-kept");
+    assert_eq!(hex::encode(&body), BATCH, "the body is that of every batch");
+    assert_eq!(BatchRequest::parse(&head, body), Ok(batch));
+    assert_eq!(hex::encode(EntryHead::Kept.encode()), "000000000000000000000000");
+    let answer = [EntryHead::Kept.encode(), EntryHead::Refused(ErrorKind::Changed).encode()].concat();
+    for cut in [1, 12, 24] {
+        let mut decoder = BatchDecoder::new(chunks.clone(), Bodies::Kept);
+        let mut told = Vec::new();
+        for mut frame in frames_of(&answer, cut) {
+            while let Some(event) = decoder.take(&mut frame).expect("well formed") {
+                told.push(match event {
+                    BatchEvent::Segment(_, _) => "bytes".to_owned(),
+                    BatchEvent::Complete(entry) => format!("complete {entry}"),
+                    BatchEvent::Refused(entry, kind) => format!("{kind} {entry}"),
+                });
+            }
+        }
+        assert_eq!(told, ["complete 0", "Changed 1"], "frames of {cut}");
+        assert!(decoder.is_complete());
+    }
+    let mut unasked = BatchDecoder::new(chunks.clone(), Bodies::Kept);
+    let mut frame = EntryHead::of(&chunks[0]).encode();
+    assert_eq!(unasked.take(&mut frame).expect_err("bytes that nobody wants"), BodyError::OutOfOrder);
 }
 
 #[test]
@@ -398,7 +428,7 @@ proptest! {
         let head = BatchRequest::new(RequestId(1), Want::Have, Epoch(3), vec![sample().chunk().clone()]);
         let head = head.expect("one entry").encode().into_parts().0;
         let _ = BatchRequest::parse(&head, body.clone().into());
-        let mut decoder = BatchDecoder::new(vec![sample().chunk().clone(); 3]);
+        let mut decoder = BatchDecoder::new(vec![sample().chunk().clone(); 3], Bodies::Sent);
         for mut frame in frames_of(&body, cut) {
             while let Ok(Some(_)) = decoder.take(&mut frame) {}
         }
