@@ -33,6 +33,7 @@ mod debug;
 mod drive;
 mod flight;
 mod hops;
+mod keep;
 mod landing;
 mod prefetch;
 mod read;
@@ -43,6 +44,7 @@ mod writer;
 
 pub use counters::Snapshot;
 pub use debug::FlightStatus;
+pub use keep::Kept;
 pub use prefetch::Prefetch;
 
 use budget::Budget;
@@ -87,6 +89,8 @@ struct Inner {
     pool: BufferPool,
     /// Half of the budget, in pages: what is prefetched and not yet read.
     ahead: Arc<Semaphore>,
+    /// A third of the budget, in pages: what lands only to be kept.
+    keeping: Arc<Semaphore>,
     /// Flights that wait for memory.
     waiting: AtomicUsize,
     counters: Arc<Counters>,
@@ -112,6 +116,7 @@ impl Cache {
             replicator,
             flights: Flights::default(),
             pool: drive::pool(&budget),
+            keeping: Arc::new(Semaphore::new(keep::pages(&budget))),
             budget,
             ahead,
             waiting: AtomicUsize::new(0),
@@ -148,6 +153,12 @@ impl Cache {
     /// when half of the memory is taken by chunks that wait for their readers: ask again after the next read.
     pub fn prefetch(&self, request: RequestId, chunk: &Chunk) -> Option<Prefetch> {
         self.inner.prefetch(request, chunk)
+    }
+
+    /// Has these chunks (small ones, far ahead of their readers) brought to their owners, each once, and kept there. Returns
+    /// when every owner has answered or `deadline` has passed.
+    pub async fn keep(&self, request: RequestId, chunks: Vec<Chunk>, deadline: Instant) -> Kept {
+        self.inner.keep(request, chunks, deadline).await
     }
 
     /// The counters of this moment.

@@ -34,6 +34,7 @@ mod numbers;
 mod readahead;
 mod reads;
 mod room;
+mod sweep;
 
 pub use backings::{Backing, Backings, CachedOnly, Mode};
 pub use known::{Looked, Part};
@@ -41,10 +42,12 @@ pub use listings::PartAt;
 pub use numbers::{Numbers, NumbersError};
 pub use reads::Parts;
 pub use room::NameRoom;
+pub use sweep::Swept;
 
 use handles::Handles;
 use inodes::{Begun, File, Inode, Inodes, Node};
 use known::Known;
+use sweep::Sweeps;
 
 /// The number of a file or directory, as the kernel knows it: 24 bits of the agent's start counter, 40 bits of sequence.
 /// Each (path, version) has its own, never reused. Spelled `Ino`, for a node is a member of the map.
@@ -200,6 +203,10 @@ pub trait Chunks: Send + Sync + 'static {
     /// What this node has of the object stays while the answer lives.
     fn hold(&self, object: &Object) -> Held;
 
+    /// Has whole chunks brought to their owners, far ahead of their readers. Returns when they have come, or `deadline` has
+    /// passed; what fails is brought by who reads it.
+    async fn keep(&self, request: RequestId, chunks: Vec<Chunk>, deadline: Instant);
+
     /// Bytes that the node's stores may hold, and hold.
     fn space(&self) -> Space;
 }
@@ -245,6 +252,7 @@ pub struct Fs {
     inodes: Inodes,
     known: Arc<Known>,
     handles: Handles,
+    sweeps: Sweeps,
     read_bytes: AtomicU64,
     stale_names: AtomicU64,
 }
@@ -257,6 +265,7 @@ impl Fs {
             inodes: Inodes::new(below.numbers.clone(), &below.room),
             known: Known::new(&below.room),
             handles: Handles::default(),
+            sweeps: Sweeps::default(),
             read_bytes: AtomicU64::new(0),
             stale_names: AtomicU64::new(0),
             volume: ArcSwap::new(volume),

@@ -123,6 +123,9 @@ pub trait Handler: Send + Sync + 'static {
     /// too: what the origin says is told by [`ChunkBody::first`]. Requests with an older epoch are answered alike.
     async fn chunk(&self, from: &NodeName, request: ChunkRequest) -> Result<Box<dyn ChunkBody>, ErrorKind>;
 
+    /// Brings the chunk of a Fill, if it isn't here, and keeps it. Returns when all of it has come.
+    async fn keep(&self, from: &NodeName, request: ChunkRequest) -> Result<(), ErrorKind>;
+
     /// Takes a copy of a chunk. The epoch is not older than ours (`StaleEpoch` was answered otherwise).
     async fn put(&self, from: &NodeName, request: PutRequest, body: &mut PutBody) -> Result<(), ErrorKind>;
 }

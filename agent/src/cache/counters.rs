@@ -68,6 +68,8 @@ counters! {
     prefetch_refused,
     /// Prefetched chunks that no reader came for.
     prefetch_wasted,
+    /// Chunks that this node was asked to bring ahead of readers and keep, and brought.
+    kept,
     /// Finished flights given up for their memory.
     evicted,
     /// Copies taken from peers.

@@ -57,6 +57,10 @@ impl Handler for Cache {
         Ok(Box::new(Following::new(inner, seat, &request)))
     }
 
+    async fn keep(&self, _from: &NodeName, request: ChunkRequest) -> Result<(), ErrorKind> {
+        self.inner.keep_here(request.request(), request.chunk()).await
+    }
+
     async fn put(&self, _from: &NodeName, request: PutRequest, body: &mut PutBody) -> Result<(), ErrorKind> {
         let taken = self.inner.take_copy(request, body).await;
         one(match taken {

@@ -52,11 +52,18 @@ impl Listing {
 
     /// What a name is; absent when the listing doesn't hold it.
     pub(super) fn find(&self, name: &EntryName) -> Dated<Looked> {
-        let value = match self.by_name.binary_search_by(|place| self.name(*place).cmp(name)) {
-            Ok(found) => self.entry(self.by_name[found]).1.clone(),
-            Err(_) => Looked::Absent,
-        };
+        let value = self.position(name).map_or(Looked::Absent, |found| self.at(found).1.clone());
         Dated { value, as_of: self.as_of }
+    }
+
+    /// Where a name is, in the order of names.
+    pub(super) fn position(&self, name: &EntryName) -> Option<usize> {
+        self.by_name.binary_search_by(|place| self.name(*place).cmp(name)).ok()
+    }
+
+    /// The name at a position below [`len`](Self::len), in the order of names.
+    pub(super) fn at(&self, position: usize) -> &(EntryName, Looked) {
+        self.entry(self.by_name[position])
     }
 
     fn name(&self, place: (u32, u32)) -> &EntryName {

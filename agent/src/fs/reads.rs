@@ -55,6 +55,8 @@ impl Fs {
         let chunks = self.below.chunks.as_ref();
         if file.object().chunks() > 1 {
             handle.ahead.lock().read(request, file.object(), range.start(), range.len(), chunks);
+        } else if range.start() == 0 {
+            self.swept_by(request, file);
         }
         let read: Option<Vec<Bytes>> =
             pieces(file, range).map(|(chunk, range)| chunks.read_now(&chunk, range)).collect();

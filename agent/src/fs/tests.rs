@@ -125,6 +125,8 @@ impl Chunks for Bytewise {
         Box::new(())
     }
 
+    async fn keep(&self, _request: RequestId, _chunks: Vec<Chunk>, _deadline: Instant) {}
+
     fn space(&self) -> Space {
         Space::default()
     }

@@ -133,6 +133,15 @@ pub(super) fn batch(entries: BoxStream<'static, OpenedEntry>, sent: Arc<AtomicU6
     }))
 }
 
+/// The entries of a batch whose bytes stay here, in order.
+pub(super) fn kept(entries: BoxStream<'static, Result<(), ErrorKind>>, span: Span) -> AnswerBody {
+    streamed(stream::unfold((entries, span), |(mut entries, span)| async move {
+        let kept = entries.next().instrument(span.clone()).await?;
+        let head = kept.map_or_else(EntryHead::Refused, |()| EntryHead::Kept);
+        Some((Ok(head.encode()), (entries, span)))
+    }))
+}
+
 /// A batch's body on its way out.
 struct SendingBatch {
     entries: BoxStream<'static, OpenedEntry>,

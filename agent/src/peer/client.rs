@@ -17,8 +17,8 @@ use larder_proto::ids::{Epoch, NodeId, NodeName};
 use larder_proto::limits::{MAP_BYTES_MAX, SIGNATURE_BYTES_MAX};
 use larder_proto::range::ByteRange;
 use larder_proto::wire::{
-    BatchDecoder, BatchEvent, BatchRequest, BodyDecoder, BodyEncoder, ChunkRequest, PutRequest, RequestId, body_len,
-    epoch_of_answer, error_from_answer, map_head,
+    BatchDecoder, BatchEvent, BatchRequest, Bodies, BodyDecoder, BodyEncoder, ChunkRequest, PutRequest, RequestId,
+    body_len, epoch_of_answer, error_from_answer, map_head,
 };
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
@@ -174,7 +174,11 @@ impl Client {
         request: &BatchRequest,
         deadline: Instant,
     ) -> Result<PeerBatch, PeerError> {
-        let purpose = if request.want().is_fill() { Purpose::Fill } else { Purpose::Have };
+        let purpose = match (request.bodies(), request.want().is_fill()) {
+            (Bodies::Kept, _) => Purpose::Keep,
+            (Bodies::Sent, true) => Purpose::Fill,
+            (Bodies::Sent, false) => Purpose::Have,
+        };
         let (head, body) = request.encode().into_parts();
         let body = Outgoing::of(VecDeque::from([body]));
         let (leased, answer) = self.ask(node, purpose, Request::from_parts(head, ()), body, deadline).await?;
@@ -182,7 +186,7 @@ impl Client {
         Ok(PeerBatch {
             incoming: answer.into_body(),
             frame: Bytes::new(),
-            decoder: BatchDecoder::new(request.chunks().to_vec()),
+            decoder: BatchDecoder::new(request.chunks().to_vec(), request.bodies()),
             deadline,
             leased: Some(leased),
             node,

@@ -1,7 +1,7 @@
 //! Connections to peers: at most 8 to one peer and 256 in all, each carrying one request at a time.
 //!
-//! The 8 are shared out by purpose, so that a Have never waits behind a Fill that waits for the origin, nor behind
-//! copies. Who finds none free waits until its deadline. When all 256 are open, the one that was idle longest is
+//! The 8 are shared out by purpose, so that a Have never waits behind a Fill that waits for the origin, nor either of
+//! them behind copies and what is brought ahead. Who finds none free waits until its deadline. When all 256 are open, the one that was idle longest is
 //! closed; when none is idle, one waits. Idle connections are closed after 20 s.
 
 use std::collections::BTreeMap;
@@ -45,21 +45,27 @@ pub(super) enum Purpose {
     Fill,
     /// Copies handed to the peer.
     Put,
+    /// Chunks that the peer is to bring and keep.
+    Keep,
 }
 
 impl Purpose {
     /// The share of the 8.
     const fn connections(self) -> usize {
         match self {
-            Self::Have => 3,
+            Self::Have => 2,
             Self::Fill => 4,
-            Self::Put => 1,
+            Self::Put | Self::Keep => 1,
         }
     }
 }
 
 const _: () = assert!(
-    Purpose::Have.connections() + Purpose::Fill.connections() + Purpose::Put.connections() == CONNECTIONS_PER_PEER_MAX
+    Purpose::Have.connections()
+        + Purpose::Fill.connections()
+        + Purpose::Put.connections()
+        + Purpose::Keep.connections()
+        == CONNECTIONS_PER_PEER_MAX
 );
 
 struct Idle {

@@ -14,8 +14,8 @@ use larder_proto::error::ErrorKind;
 use larder_proto::ids::NodeName;
 use larder_proto::range::ByteRange;
 use larder_proto::wire::{
-    BatchRequest, BodyDecoder, ChunkRequest, EPOCH, ERROR, Opening, PutRequest, RequestId, Target, WireError, body_len,
-    epoch_of_answer, status_of, target_of,
+    BatchRequest, Bodies, BodyDecoder, ChunkRequest, EPOCH, ERROR, Opening, PutRequest, RequestId, Target, WireError,
+    body_len, epoch_of_answer, status_of, target_of,
 };
 use tracing::{Instrument as _, Span, info_span};
 
@@ -33,6 +33,9 @@ const PUT_BODY: Duration = Duration::from_secs(30);
 
 /// Entries of a batch that are opened at once, so that their fills overlap.
 const ENTRIES_AHEAD: usize = 16;
+
+/// The same where their bytes stay here: none waits for a slow asker, and the handler bounds them by itself.
+const KEPT_AHEAD: usize = 64;
 
 /// What answers the requests of every connection.
 pub(super) struct Requests {
@@ -175,6 +178,13 @@ impl Requests {
         let span = span_of(request.request(), from);
         let (handler, from) = (self.handler.clone(), from.clone());
         let requests: Vec<_> = request.entries().collect();
+        if request.bodies() == Bodies::Kept {
+            let kept = stream::iter(requests).map(move |request| {
+                let (handler, from) = (handler.clone(), from.clone());
+                async move { handler.keep(&from, request).await }
+            });
+            return Response::new(answer::kept(kept.buffered(KEPT_AHEAD).boxed(), span));
+        }
         let opened = stream::iter(requests).map(move |request| {
             let (handler, from) = (handler.clone(), from.clone());
             async move {

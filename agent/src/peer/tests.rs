@@ -179,6 +179,10 @@ impl Handler for Giver {
         Ok(Box::new(giving))
     }
 
+    async fn keep(&self, _from: &NodeName, _request: ChunkRequest) -> Result<(), ErrorKind> {
+        Err(ErrorKind::NotHere)
+    }
+
     async fn put(&self, from: &NodeName, _: PutRequest, body: &mut PutBody) -> Result<(), ErrorKind> {
         if let Some(Act::Refuse(kind)) = self.acts.lock().pop_front() {
             return Err(kind);

@@ -114,6 +114,11 @@ impl Chunks for Bytewise {
         Box::new(self.stores.hold(object.id()))
     }
 
+    async fn keep(&self, request: RequestId, chunks: Vec<Chunk>, deadline: Instant) {
+        let kept = self.cache.keep(request, chunks, deadline).await;
+        tracing::debug!(%request, ?kept, "chunks are brought to their owners ahead of their readers");
+    }
+
     fn space(&self) -> Space {
         self.stores.status().iter().fold(Space::default(), |space, store| Space {
             capacity_bytes: space.capacity_bytes + store.capacity_bytes,

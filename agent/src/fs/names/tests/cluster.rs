@@ -19,6 +19,10 @@ impl Handler for Empty {
         Err(ErrorKind::NotHere)
     }
 
+    async fn keep(&self, _from: &NodeName, _request: ChunkRequest) -> Result<(), ErrorKind> {
+        Err(ErrorKind::NotHere)
+    }
+
     async fn put(&self, _: &NodeName, _: PutRequest, _: &mut PutBody) -> Result<(), ErrorKind> {
         Err(ErrorKind::NoSpace)
     }
