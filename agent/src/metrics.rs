@@ -76,6 +76,8 @@ metrics! {
     Bypassed Counter "bypassed" [];
     /// Chunks asked for ahead of a reader, by what became of them
     Prefetch Counter "prefetch" ["outcome"];
+    /// Small files brought because most of their directory is read, by what became of them
+    Swept Counter "swept_files" ["outcome"];
     /// Copies of chunks, by what became of them
     Copies Counter "copies" ["outcome"];
     /// Copies that other owners don't have yet

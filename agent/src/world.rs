@@ -35,6 +35,7 @@ use crate::runtime::{Clock, Rng, Runtime};
 use crate::serve::below::{Bytewise, Members};
 use crate::store::{StoreConfig, Stores, Watermarks};
 
+mod directories;
 mod simulation;
 
 /// The chunk size of the world's volume.

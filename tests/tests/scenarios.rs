@@ -9,6 +9,7 @@ mod scenarios {
     mod bytes;
     mod changes;
     mod deaths;
+    mod directories;
     mod flights;
     mod freshness;
     mod leftovers;

@@ -352,3 +352,51 @@ async fn a_line_for_connections_is_no_failure_of_the_peer() {
     let counted = world.node(0).cache.snapshot();
     assert_eq!((counted.unreachable, counted.abandoned), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_comes_once_and_stays_with_its_owners() {
+    let world = World::new(31).await;
+    world.origin.set_latency(Duration::from_millis(20));
+    let objects: Vec<Arc<Object>> = (0..120).map(|number| world.put(&format!("d/{number}"), 50_000)).collect();
+    let chunks: Vec<Chunk> = objects.iter().map(|object| chunk(object, 0)).collect();
+    let deadline = now(&world, 0) + Duration::from_secs(30);
+    let keep = |node: usize| world.node(node).cache.keep(REQUEST, chunks.clone(), deadline);
+    // Two nodes want the same, and somebody reads meanwhile.
+    let reads = join_all(chunks.iter().take(10).map(|chunk| read_all(&world, 2, chunk)));
+    let (first, second, read) = futures::join!(keep(0), keep(1), reads);
+    assert_eq!((first.kept, first.failed), (120, 0));
+    assert_eq!((second.kept, second.failed), (120, 0));
+    assert!(read.iter().all(Result::is_ok));
+    assert_eq!(world.gets(), 120, "each chunk once");
+    for chunk in &chunks {
+        copied(&world, chunk).await;
+        let (_, _, other) = world.roles(chunk);
+        assert!(!world.node(other).stores.has(&chunk.id()));
+    }
+    assert_eq!(world.node(0).cache.snapshot().bytes_peer, 0, "no bytes come to who only wants them kept");
+    let again = keep(0).await;
+    assert_eq!((again.kept, world.gets()), (120, 120));
+    for (number, chunk) in chunks.iter().enumerate() {
+        assert!(read_all(&world, 0, chunk).await.expect("read") == content(&format!("d/{number}"), 50_000));
+    }
+    assert_eq!(world.gets(), 120);
+}
+
+#[tokio::test(start_paused = true)]
+async fn chunks_are_kept_though_an_owner_is_gone_and_errors_are_counted() {
+    let mut world = World::new(32).await;
+    let objects: Vec<Arc<Object>> = (0..60).map(|number| world.put(&format!("d/{number}"), 50_000)).collect();
+    let chunks: Vec<Chunk> = objects.iter().map(|object| chunk(object, 0)).collect();
+    world.kill(1, Ending::ProcessDies).await;
+    let led_by_the_dead = chunks.iter().filter(|chunk| world.roles(chunk).0 == 1).count();
+    assert!(led_by_the_dead > 0);
+    let deadline = now(&world, 0) + Duration::from_secs(30);
+    let kept = world.node(0).cache.keep(REQUEST, chunks, deadline).await;
+    assert_eq!(kept.failed, led_by_the_dead, "their readers find them");
+    let gone =
+        (0..60).map(|number| world.put(&format!("e/{number}"), 50_000)).find(|o| world.roles(&chunk(o, 0)).0 == 2);
+    let gone = gone.expect("one of sixty is led by the third node");
+    world.put(gone.key().as_str(), 50_001);
+    let kept = world.node(0).cache.keep(REQUEST, vec![chunk(&gone, 0)], deadline).await;
+    assert_eq!((kept.kept, kept.failed), (0, 1), "this version is gone");
+}
