@@ -106,7 +106,8 @@ impl Sources {
             Sample::new(M::Prefetch, &["wasted"], counted.prefetch_wasted),
             Sample::new(M::Prefetch, &["kept"], counted.kept),
         ]);
-        let swept = self.trees.current().values().map(|tree| tree.swept());
+        let trees = self.trees.current();
+        let swept = trees.values().map(|tree| tree.swept());
         let (files, wasted) = swept.fold((0, 0), |(files, wasted), of| (files + of.files, wasted + of.wasted));
         into.extend([Sample::new(M::Swept, &["begun"], files), Sample::new(M::Swept, &["wasted"], wasted)]);
     }

@@ -44,7 +44,7 @@ async fn read(fs: &Arc<Fs>, number: usize) {
     let name = format!("{number:03}");
     let ino = look(fs, dir, &name).await;
     let (fh, request) = (Fh(number as u64 + 1), RequestId(number as u64));
-    fs.open(ino, fh).expect("opens");
+    fs.open(ino, fh).await.expect("opens");
     let bytes = match fs.read_now(request, fh, 0, 1 << 20).expect("reads") {
         Some(parts) => parts,
         None => fs.read(request, fh, 0, 1 << 20).await.expect("reads"),
