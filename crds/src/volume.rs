@@ -13,7 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use keeping::{Admission, KeyPattern};
-pub use origin::{Addressing, LocalOrigin, Origin, OriginMember, S3Credentials, S3Origin, SecretRef};
+pub use origin::{
+    Addressing, AzureCredentials, AzureOrigin, LocalOrigin, Origin, OriginMember, S3Credentials, S3Origin, SecretRef,
+};
 pub use values::{Access, Attributes, ChunkSize};
 
 use crate::conditions::CONDITIONS_MAX;
@@ -65,7 +67,7 @@ pub struct CacheVolumeSpec {
     ]))]
     pub cluster_ref: ClusterRef,
 
-    /// Where the objects are: exactly one of s3 and local.
+    /// Where the objects are: exactly one of s3, azure and local.
     pub origin: Origin,
 
     /// What mounts may do. ReadOnly: whatever writes gets EROFS.

@@ -73,6 +73,8 @@ impl Keeping {
 pub enum Origin {
     /// A bucket of S3, or of anything that speaks S3.
     S3(S3),
+    /// A container of Azure Blob Storage.
+    Azure(Azure),
     /// A directory of this machine (local mode).
     Local {
         /// Its absolute path.
@@ -85,6 +87,10 @@ impl Origin {
     pub fn identity(&self) -> String {
         match self {
             Self::S3(s3) => format!("s3\0{}\0{}\0{}", s3.endpoint.as_deref().unwrap_or_default(), s3.bucket, s3.prefix),
+            Self::Azure(azure) => {
+                let endpoint = azure.endpoint.as_deref().unwrap_or_default();
+                format!("azure\0{endpoint}\0{}\0{}\0{}", azure.account, azure.container, azure.prefix)
+            }
             Self::Local { path } => format!("local\0{path}"),
         }
     }
@@ -105,6 +111,30 @@ pub struct S3 {
     pub path_style: bool,
     /// What requests are signed with; `None`: they aren't signed (public buckets).
     pub credentials: Option<Credentials>,
+}
+
+/// A prefix of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Azure {
+    /// The storage account.
+    pub account: Arc<str>,
+    /// The container.
+    pub container: Arc<str>,
+    /// What every key begins with: empty, or ending in one slash.
+    pub prefix: Arc<str>,
+    /// The URL of the account's blob service; `None`: the public cloud's.
+    pub endpoint: Option<Arc<str>>,
+    /// What requests are signed with.
+    pub credentials: AzureCredentials,
+}
+
+/// What requests to Azure are signed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AzureCredentials {
+    /// One of the account's two keys, in base64.
+    AccountKey(Secret),
+    /// A shared access signature: the query of a URL, with or without the question mark.
+    SasToken(Secret),
 }
 
 /// Static keys.
@@ -178,5 +208,7 @@ mod tests {
         let text = format!("{credentials:?}");
         assert!(!text.contains("AKIA") && !text.contains("wJalr") && !text.contains("\"token\""), "{text}");
         assert_eq!(credentials.secret_access_key.expose(), "wJalr");
+        let sas = AzureCredentials::SasToken(Secret::new("sv=2023&sig=abc"));
+        assert_eq!(format!("{sas:?}"), "SasToken(***)");
     }
 }

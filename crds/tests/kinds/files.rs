@@ -67,10 +67,12 @@ fn check_file(path: &Path) -> Vec<Kind> {
     kinds
 }
 
+const EXAMPLES: [&str; 3] = ["s3.yaml", "azure.yaml", "local.yaml"];
+
 #[test]
 fn the_examples_are_valid() {
     let examples = repository().join("examples");
-    for file in ["s3.yaml", "local.yaml"] {
+    for file in EXAMPLES {
         assert_eq!(check_file(&examples.join(file)), [Kind::CacheCluster, Kind::CacheVolume], "{file}");
     }
 }
@@ -78,15 +80,17 @@ fn the_examples_are_valid() {
 /// References lead to objects of the same file, so that a file can be applied as it is.
 #[test]
 fn the_examples_are_whole() {
-    for file in ["s3.yaml", "local.yaml"] {
+    for file in EXAMPLES {
         let documents = documents(&repository().join("examples").join(file));
         let has = |kind: &str, name: &Value| {
             documents.iter().any(|document| document["kind"] == kind && document["metadata"]["name"] == *name)
         };
         for volume in documents.iter().filter(|document| document["kind"] == "CacheVolume") {
             assert!(has("CacheCluster", &volume["spec"]["clusterRef"]["name"]), "{file}");
-            let secret = &volume["spec"]["origin"]["s3"]["credentials"]["secretRef"]["name"];
-            assert!(secret.is_null() || has("Secret", secret), "{file}");
+            for member in ["s3", "azure"] {
+                let secret = &volume["spec"]["origin"][member]["credentials"]["secretRef"]["name"];
+                assert!(secret.is_null() || has("Secret", secret), "{file}");
+            }
         }
     }
 }
@@ -160,7 +164,7 @@ fn newer_objects_are_read() {
         "apiVersion": "larder.dev/v1alpha1", "kind": "CacheVolume", "metadata": {"name": "models"},
         "spec": {
             "clusterRef": {"name": "fast", "later": 1},
-            "origin": {"azure": {"account": "a", "container": "b"}},
+            "origin": {"gcs": {"bucket": "b"}},
             "access": "WriteBack", "copies": 2, "freshness": "Sometimes", "chunkSize": "5Mi",
         },
         "status": {"later": {}},

@@ -52,6 +52,10 @@ fn origin() -> Value {
     json!({"s3": {"bucket": "models", "prefix": "", "credentials": {"secretRef": {"name": "keys"}}}})
 }
 
+fn azure() -> Value {
+    json!({"azure": {"account": "lake", "container": "models", "prefix": "", "credentials": {"secretRef": {"name": "keys"}}}})
+}
+
 fn local() -> Value {
     json!({"local": {"path": "/srv/data"}})
 }
@@ -198,15 +202,27 @@ fn volume_cases() -> Vec<Case> {
 }
 
 fn origin_cases() -> Vec<Case> {
-    const ONE: &str = "exactly one of s3 and local must be set";
+    const ONE: &str = "exactly one of s3, azure and local must be set";
     const KIND: &str = "the kind of origin is immutable: make a new CacheVolume";
     let kind = Kind::CacheVolume;
     let path = |path: &str| json!({"local": {"path": path}});
     let both = json!({"s3": origin()["s3"], "local": local()["local"]});
+    let all = json!({"s3": origin()["s3"], "azure": azure()["azure"], "local": local()["local"]});
     let mut cases = vec![
         create(kind, "/spec/origin", "spec.origin", ONE, local(), json!({})),
         create(kind, "/spec/origin", "spec.origin", ONE, origin(), both),
+        create(
+            kind,
+            "/spec/origin",
+            "spec.origin",
+            ONE,
+            azure(),
+            json!({"s3": origin()["s3"], "azure": azure()["azure"]}),
+        ),
+        create(kind, "/spec/origin", "spec.origin", ONE, azure(), all),
         update(kind, "/spec/origin", "spec.origin", KIND, origin(), local()),
+        update(kind, "/spec/origin", "spec.origin", KIND, origin(), azure()),
+        update(kind, "/spec/origin", "spec.origin", KIND, azure(), local()),
         create(
             kind,
             "/spec/origin",
@@ -225,6 +241,7 @@ fn origin_cases() -> Vec<Case> {
         ),
     ];
     cases.extend(s3_cases());
+    cases.extend(azure_cases());
     cases
 }
 
@@ -269,6 +286,71 @@ fn s3_cases() -> Vec<Case> {
     for (good, bad) in [("a/b/", "/a"), ("a..b", "a/../b"), (".a", "./a"), ("a/b", "a//b"), ("", "..")] {
         let [good, bad] = [good, bad].map(|prefix| with("prefix", json!(prefix)));
         cases.push(create(kind, s3, "spec.origin.s3.prefix", PREFIX, good, bad));
+    }
+    cases
+}
+
+fn azure_cases() -> Vec<Case> {
+    const ACCOUNT: &str = "account must be 3 to 24 lower-case letters and digits";
+    const CONTAINER: &str = "container must be 3 to 63 lower-case letters, digits and single hyphens between them";
+    const ENDPOINT: &str = "endpoint must be http(s)://host or http(s)://host:port, in lower case, with /account at its end where the host isn't the account's own";
+    const PREFIX: &str = "prefix must not begin with /, nor contain an empty, . or .. part";
+    let (kind, place) = (Kind::CacheVolume, "/spec/origin");
+    let with = |field: &str, value: Value| {
+        let mut origin = azure();
+        origin["azure"][field] = value;
+        origin
+    };
+    let mut cases = Vec::new();
+    for (field, path, message, old, bad) in [
+        ("account", "spec.origin.azure.account", "account is immutable: make a new CacheVolume", "lake", "pond"),
+        (
+            "container",
+            "spec.origin.azure.container",
+            "container is immutable: make a new CacheVolume",
+            "models",
+            "data",
+        ),
+        ("prefix", "spec.origin.azure.prefix", "prefix is immutable: make a new CacheVolume", "a", ""),
+    ] {
+        cases.push(update(kind, place, path, message, with(field, json!(old)), with(field, json!(bad))));
+    }
+    let endpoint = |url: &str| with("endpoint", json!(url));
+    for (old, bad) in [
+        (endpoint("http://a:1"), endpoint("http://b:1")),
+        (endpoint("http://a:1"), azure()),
+        (azure(), endpoint("http://a:1")),
+    ] {
+        let message = "endpoint is immutable: make a new CacheVolume";
+        let case = update(kind, place, "spec.origin.azure.endpoint", message, old, bad);
+        cases.push(Case { rule_path: Some("spec.origin.azure"), ..case });
+    }
+    for (field, path, message, good, bad) in [
+        ("account", "spec.origin.azure.account", ACCOUNT, "lake2", "la"),
+        ("account", "spec.origin.azure.account", ACCOUNT, "123", "my-lake"),
+        ("container", "spec.origin.azure.container", CONTAINER, "a-b-c", "a--b"),
+        ("container", "spec.origin.azure.container", CONTAINER, "abc", "ab"),
+        ("container", "spec.origin.azure.container", CONTAINER, "1models", "-models"),
+        ("container", "spec.origin.azure.container", CONTAINER, "models", "Models"),
+        (
+            "endpoint",
+            "spec.origin.azure.endpoint",
+            ENDPOINT,
+            "http://127.0.0.1:10000/lake",
+            "http://127.0.0.1:10000/lake/models",
+        ),
+        (
+            "endpoint",
+            "spec.origin.azure.endpoint",
+            ENDPOINT,
+            "https://lake.blob.core.chinacloudapi.cn",
+            "lake.blob.core.windows.net",
+        ),
+        ("endpoint", "spec.origin.azure.endpoint", ENDPOINT, "http://[::1]:10000/lake", "https://LAKE.example.com"),
+        ("prefix", "spec.origin.azure.prefix", PREFIX, "a/b/", "/a"),
+        ("prefix", "spec.origin.azure.prefix", PREFIX, ".a", "a//b"),
+    ] {
+        cases.push(create(kind, place, path, message, with(field, json!(good)), with(field, json!(bad))));
     }
     cases
 }
@@ -323,6 +405,12 @@ fn mutable_fields_of_an_origin_may_change() {
     new["spec"]["origin"]["s3"]["addressing"] = json!("Path");
     new["spec"]["origin"]["s3"]["credentials"]["secretRef"]["name"] = json!("others");
     assert!(check(Kind::CacheVolume, &new, Some(&old)).is_ok());
+
+    let mut document = base(Kind::CacheVolume);
+    document["spec"]["origin"] = azure();
+    let old = check(Kind::CacheVolume, &document, None).expect("good");
+    document["spec"]["origin"]["azure"]["credentials"]["secretRef"]["name"] = json!("others");
+    assert!(check(Kind::CacheVolume, &document, Some(&old)).is_ok());
 }
 
 #[test]

@@ -2,7 +2,7 @@ use super::*;
 use crate::glob::Glob;
 use crate::limits::GLOBS_MAX;
 use crate::object::ChunkSize;
-use crate::volume::{Attributes, Credentials, Freshness, Keeping, Origin, S3, Secret};
+use crate::volume::{Attributes, Azure, AzureCredentials, Credentials, Freshness, Keeping, Origin, S3, Secret};
 use std::time::Duration;
 
 fn report() -> NodeReport {
@@ -150,13 +150,44 @@ fn volumes_come_back_as_they_went_with_their_secrets() {
         }),
     });
     assert_eq!(s3.identity(), "s3\0http://x\0b\0p/");
+    let key = Origin::Azure(azure(AzureCredentials::AccountKey(Secret::new("a2V5")), Some("http://x/lake")));
+    assert_eq!(key.identity(), "azure\0http://x/lake\0lake\0models\0p/");
+    let token = Origin::Azure(azure(AzureCredentials::SasToken(Secret::new("sv=1&sig=x")), None));
+    assert_eq!(token.identity(), "azure\0\0lake\0models\0p/");
     let local = Origin::Local { path: "/srv".into() };
     let volumes = vec![
+        volume(key, Freshness::OnOpen),
+        volume(token, Freshness::OnOpen),
         volume(s3, Freshness::Within(Duration::from_secs(60))),
         volume(local.clone(), Freshness::OnOpen),
         volume(local, Freshness::Forever),
     ];
     assert_eq!(parse_volumes(volumes_message(&volumes)), Ok(volumes));
+}
+
+fn azure(credentials: AzureCredentials, endpoint: Option<&str>) -> Azure {
+    Azure {
+        account: "lake".into(),
+        container: "models".into(),
+        prefix: "p/".into(),
+        endpoint: endpoint.map(Into::into),
+        credentials,
+    }
+}
+
+/// Field numbers are a contract between an operator and agents of another version: these bytes may never change.
+#[test]
+fn an_azure_origin_has_its_bytes() {
+    let of = |credentials, endpoint| {
+        let volume = volume(Origin::Azure(azure(credentials, endpoint)), Freshness::Forever);
+        prost::Message::encode_to_vec(&volumes_message(&[volume]).volumes[0])
+    };
+    let key = of(AzureCredentials::AccountKey(Secret::new("a2V5")), Some("http://x"));
+    let expected: &[u8] = b"\x7a\x22\x0a\x04lake\x12\x06models\x1a\x02p/\x22\x08http://x\x2a\x04a2V5";
+    assert!(key.windows(expected.len()).any(|bytes| bytes == expected), "{key:02x?}");
+    let token = of(AzureCredentials::SasToken(Secret::new("sig=x")), None);
+    let expected: &[u8] = b"\x7a\x19\x0a\x04lake\x12\x06models\x1a\x02p/\x32\x05sig=x";
+    assert!(token.windows(expected.len()).any(|bytes| bytes == expected), "{token:02x?}");
 }
 
 #[test]
@@ -171,6 +202,16 @@ fn a_bad_volume_spoils_the_list() {
     check(&|v| v.chunk_bytes = 5, Field::ChunkSize);
     check(&|v| v.origin = None, Field::Origin);
     check(&|v| v.origin = Some(message::volume::Origin::Local(message::Local { path: "srv".into() })), Field::Origin);
+    let azure = |change: &dyn Fn(&mut message::Azure)| {
+        let credentials = Some(message::azure::Credentials::AccountKey("a2V5".into()));
+        let (account, container) = ("lake".into(), "models".into());
+        let mut azure = message::Azure { account, container, credentials, ..Default::default() };
+        change(&mut azure);
+        Some(message::volume::Origin::Azure(azure))
+    };
+    check(&|v| v.origin = azure(&|a| a.account.clear()), Field::Origin);
+    check(&|v| v.origin = azure(&|a| a.container.clear()), Field::Origin);
+    check(&|v| v.origin = azure(&|a| a.credentials = None), Field::Origin);
     check(&|v| v.freshness = Some(message::volume::Freshness::OnOpen(false)), Field::Freshness);
     check(&|v| v.attributes = None, Field::Attributes);
     let keeping = |pin: Vec<String>| Some(message::Keeping { pin, ..Default::default() });

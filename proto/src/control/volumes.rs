@@ -9,7 +9,7 @@ use crate::glob::Glob;
 use crate::ids::VolumeId;
 use crate::limits::GLOBS_MAX;
 use crate::object::ChunkSize;
-use crate::volume::{Attributes, Credentials, Freshness, Keeping, Origin, S3, Secret, Volume};
+use crate::volume::{Attributes, Azure, AzureCredentials, Credentials, Freshness, Keeping, Origin, S3, Secret, Volume};
 
 pub(super) fn parse(from: message::Volume) -> Result<Volume, BadMessage> {
     let attributes = from.attributes.ok_or(BadMessage(Field::Attributes))?;
@@ -79,8 +79,24 @@ fn parse_origin(from: volume::Origin) -> Result<Origin, BadMessage> {
                 session_token: text(keys.session_token).map(|token| Secret::new(&token)),
             }),
         }),
+        volume::Origin::Azure(azure) => Origin::Azure(parse_azure(azure).ok_or(BadMessage(Field::Origin))?),
         volume::Origin::Local(local) if !local.path.starts_with('/') => return Err(BadMessage(Field::Origin)),
         volume::Origin::Local(local) => Origin::Local { path: local.path.into() },
+    })
+}
+
+fn parse_azure(from: message::Azure) -> Option<Azure> {
+    let credentials = match from.credentials? {
+        message::azure::Credentials::AccountKey(key) => AzureCredentials::AccountKey(Secret::new(&key)),
+        message::azure::Credentials::SasToken(token) => AzureCredentials::SasToken(Secret::new(&token)),
+    };
+    let is_place = !from.account.is_empty() && !from.container.is_empty();
+    is_place.then(|| Azure {
+        account: from.account.into(),
+        container: from.container.into(),
+        prefix: from.prefix.into(),
+        endpoint: text(from.endpoint),
+        credentials,
     })
 }
 
@@ -125,6 +141,16 @@ fn millis(duration: Duration) -> u64 {
 fn origin_message(from: &Origin) -> volume::Origin {
     match from {
         Origin::Local { path } => volume::Origin::Local(message::Local { path: path.to_string() }),
+        Origin::Azure(azure) => volume::Origin::Azure(message::Azure {
+            account: azure.account.to_string(),
+            container: azure.container.to_string(),
+            prefix: azure.prefix.to_string(),
+            endpoint: azure.endpoint.as_deref().unwrap_or_default().to_owned(),
+            credentials: Some(match &azure.credentials {
+                AzureCredentials::AccountKey(key) => message::azure::Credentials::AccountKey(key.expose().to_owned()),
+                AzureCredentials::SasToken(token) => message::azure::Credentials::SasToken(token.expose().to_owned()),
+            }),
+        }),
         Origin::S3(s3) => volume::Origin::S3(message::S3 {
             bucket: s3.bucket.to_string(),
             prefix: s3.prefix.to_string(),
