@@ -1,8 +1,8 @@
 //! The object store behind a volume: ranged reads of one version, and names.
 //!
 //! [`Origins`] follows the list of volumes and hands out one [`VolumeOrigin`] per volume: deadlines, counted retries, a
-//! circuit, a bound on requests in flight and metrics, around an [`Origin`] that makes single attempts (S3, a local
-//! directory, memory in simulations). Every read names a version; bytes of another version are never returned, and a
+//! circuit, a bound on requests in flight and metrics, around an [`Origin`] that makes single attempts (S3, Azure, a
+//! local directory, memory in simulations). Every read names a version; bytes of another version are never returned, and a
 //! body is exactly as long as the range that was asked for, or an error.
 //! Refuses to write anything; knows nothing of caches, peers or maps.
 
@@ -15,8 +15,10 @@ use larder_proto::error::ErrorKind;
 use larder_proto::object::{DirPath, EntryName, ObjectKey, Version};
 use larder_proto::range::ByteRange;
 
+mod azure;
 mod budget;
 mod counters;
+mod http;
 mod local;
 mod probe;
 mod real;
@@ -177,7 +179,7 @@ pub enum OriginError {
     /// The credentials are unknown, wrong or expired.
     #[error("the origin doesn't accept the credentials")]
     BadCredentials,
-    /// There is no such bucket or directory.
+    /// There is no such bucket, container or directory.
     #[error("the origin has no such bucket")]
     NoSuchBucket,
     /// No answer.
@@ -229,7 +231,7 @@ pub enum Unreachable {
 /// What was wrong with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Protocol {
-    /// A status that isn't one of S3's answers to this request.
+    /// A status that isn't one of the store's answers to this request.
     #[error("status {0}")]
     Status(u16),
     /// Another part of the object than asked for, or an answer that isn't the object at all (200 with an error inside).

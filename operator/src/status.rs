@@ -305,7 +305,9 @@ fn origin_reachable(state: OriginState) -> (ConditionStatus, OriginReachableReas
                 OriginReachableReason::AccessDenied => {
                     "the origin refuses these credentials: allow them to list and read"
                 }
-                OriginReachableReason::NoSuchBucket => "the bucket or directory does not exist: mend spec.origin",
+                OriginReachableReason::NoSuchBucket => {
+                    "the bucket, container or directory does not exist: mend spec.origin"
+                }
                 OriginReachableReason::Unreachable => "the origin does not answer: what is cached is served",
                 OriginReachableReason::NotAsked | OriginReachableReason::Reachable => "the origin answers",
             };

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use larder_proto::volume::{Origin as Place, Volume};
+use object_store::client::HttpClient;
 
 use super::local::Local;
-use super::s3::Connector;
-use super::{Open, Origin, OriginError};
+use super::{Open, Origin, OriginError, azure, http, s3};
 use crate::runtime::Runtime;
 use crate::runtime::tasks::Pool;
 
@@ -18,7 +18,7 @@ const LOCAL_QUEUE_MAX: usize = 1_024;
 
 /// Opens real origins. Install a rustls provider before making one.
 pub struct RealOrigins {
-    s3: Connector,
+    client: HttpClient,
     local: Pool,
 }
 
@@ -26,14 +26,15 @@ impl RealOrigins {
     /// Connections and threads, none of them used yet.
     pub fn new(runtime: &Runtime) -> Result<Self, OriginError> {
         let local = runtime.tasks.pool("local-origin", LOCAL_THREADS, LOCAL_QUEUE_MAX);
-        Ok(Self { s3: Connector::new()?, local })
+        Ok(Self { client: http::client()?, local })
     }
 }
 
 impl Open for RealOrigins {
     fn open(&self, volume: &Volume) -> Result<Arc<dyn Origin>, OriginError> {
         match &volume.origin {
-            Place::S3(s3) => self.s3.open(s3),
+            Place::S3(place) => s3::open(self.client.clone(), place),
+            Place::Azure(place) => azure::open(self.client.clone(), place),
             Place::Local { path } => Ok(Arc::new(Local::new(path, self.local.clone()))),
         }
     }

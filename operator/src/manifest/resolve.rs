@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use larder_crds::{CacheCluster, CacheVolume, KeyPattern, OriginMember};
+use larder_crds::{CacheCluster, CacheVolume, KeyPattern, OriginMember, SecretRef};
 use larder_proto::glob::Glob;
 use larder_proto::ids::VolumeId;
-use larder_proto::volume::{Attributes, Credentials, Freshness, Keeping, Origin, S3, Secret, Volume};
+use larder_proto::volume::{
+    Attributes, Azure, AzureCredentials, Credentials, Freshness, Keeping, Origin, S3, Secret, Volume,
+};
 
+use super::secret::SecretData;
 use super::{Manifest, Mistake, ObjectName, Placed};
 
 /// What the files ask for.
@@ -163,30 +166,78 @@ fn attributes(placed: &Placed<CacheVolume>) -> Result<Attributes, Mistake> {
 }
 
 fn origin(name: &ObjectName, placed: &Placed<CacheVolume>, manifest: &Manifest) -> Result<Origin, Mistake> {
-    let s3 = match placed.object.spec.origin.member() {
-        Some(OriginMember::S3(s3)) => s3,
-        Some(OriginMember::Local(local)) => return Ok(Origin::Local { path: local.directory().into() }),
-        None => return Err(placed.mistake("spec.origin", "exactly one member must be set")),
-    };
-    let field = "spec.origin.s3.credentials.secretRef.name";
-    let secret_name = ObjectName { namespace: name.namespace.clone(), name: s3.credentials.secret_ref.name.clone() };
-    let Some(secret) = manifest.secrets.get(&secret_name) else {
-        return Err(placed.mistake(field, format!("no Secret {secret_name} in these files")));
-    };
-    let key = |key: &str| {
-        let value = secret.object.get(key).map(str::trim).filter(|value| !value.is_empty());
-        value.map(Secret::new).ok_or_else(|| placed.mistake(field, format!("Secret {secret_name} has no key {key}")))
-    };
-    Ok(Origin::S3(S3 {
-        bucket: s3.bucket.as_str().into(),
-        prefix: s3.key_prefix().into(),
-        region: s3.region.as_str().into(),
-        endpoint: s3.endpoint.as_deref().map(Into::into),
-        path_style: s3.effective_addressing() == larder_crds::Addressing::Path,
-        credentials: Some(Credentials {
-            access_key_id: key("accessKeyId")?,
-            secret_access_key: key("secretAccessKey")?,
-            session_token: secret.object.get("sessionToken").map(Secret::new),
-        }),
-    }))
+    match placed.object.spec.origin.member() {
+        Some(OriginMember::S3(s3)) => {
+            let field = "spec.origin.s3.credentials.secretRef.name";
+            let keys = Keys::find(name, &s3.credentials.secret_ref, field, placed, manifest)?;
+            Ok(Origin::S3(S3 {
+                bucket: s3.bucket.as_str().into(),
+                prefix: s3.key_prefix().into(),
+                region: s3.region.as_str().into(),
+                endpoint: s3.endpoint.as_deref().map(Into::into),
+                path_style: s3.effective_addressing() == larder_crds::Addressing::Path,
+                credentials: Some(Credentials {
+                    access_key_id: keys.required("accessKeyId")?,
+                    secret_access_key: keys.required("secretAccessKey")?,
+                    session_token: keys.secret.get("sessionToken").map(Secret::new),
+                }),
+            }))
+        }
+        Some(OriginMember::Azure(azure)) => {
+            let field = "spec.origin.azure.credentials.secretRef.name";
+            let keys = Keys::find(name, &azure.credentials.secret_ref, field, placed, manifest)?;
+            let credentials = match (keys.get("accountKey"), keys.get("sasToken")) {
+                (Some(key), None) => AzureCredentials::AccountKey(key),
+                (None, Some(token)) => AzureCredentials::SasToken(token),
+                (Some(_), Some(_)) => return Err(keys.mistake("has both accountKey and sasToken: keep one")),
+                (None, None) => return Err(keys.mistake("has neither key accountKey nor key sasToken")),
+            };
+            Ok(Origin::Azure(Azure {
+                account: azure.account.as_str().into(),
+                container: azure.container.as_str().into(),
+                prefix: azure.key_prefix().into(),
+                endpoint: azure.endpoint.as_deref().map(Into::into),
+                credentials,
+            }))
+        }
+        Some(OriginMember::Local(local)) => Ok(Origin::Local { path: local.directory().into() }),
+        None => Err(placed.mistake("spec.origin", "exactly one member must be set")),
+    }
+}
+
+/// The Secret that a volume refers to.
+struct Keys<'a> {
+    secret: &'a SecretData,
+    name: ObjectName,
+    placed: &'a Placed<CacheVolume>,
+    field: &'static str,
+}
+
+impl<'a> Keys<'a> {
+    fn find(
+        volume: &ObjectName,
+        secret_ref: &SecretRef,
+        field: &'static str,
+        placed: &'a Placed<CacheVolume>,
+        manifest: &'a Manifest,
+    ) -> Result<Self, Mistake> {
+        let name = ObjectName { namespace: volume.namespace.clone(), name: secret_ref.name.clone() };
+        match manifest.secrets.get(&name) {
+            Some(secret) => Ok(Self { secret: &secret.object, name, placed, field }),
+            None => Err(placed.mistake(field, format!("no Secret {name} in these files"))),
+        }
+    }
+
+    /// The value of a key, without the white space that files end in; an empty one is none.
+    fn get(&self, key: &str) -> Option<Secret> {
+        self.secret.get(key).map(str::trim).filter(|value| !value.is_empty()).map(Secret::new)
+    }
+
+    fn required(&self, key: &str) -> Result<Secret, Mistake> {
+        self.get(key).ok_or_else(|| self.mistake(&format!("has no key {key}")))
+    }
+
+    fn mistake(&self, what: &str) -> Mistake {
+        self.placed.mistake(self.field, format!("Secret {} {what}", self.name))
+    }
 }

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use larder_proto::volume::{AzureCredentials, Secret};
+
 use super::*;
 
 const CLUSTER: &str = "\
@@ -74,6 +76,41 @@ fn a_secrets_values_may_be_base64() {
 }
 
 #[test]
+fn azure_takes_an_account_key_or_a_token_and_not_both() {
+    let azure = "\
+    azure:
+      account: lake
+      container: models
+      prefix: a
+      credentials: {secretRef: {name: keys}}
+";
+    let at = VOLUME.find("    s3:").expect("the member");
+    let volume = format!("{}{azure}", &VOLUME[..at]);
+    let secret = |data: &str| SECRET.replace("accessKeyId: id, secretAccessKey: hush", data);
+    for (data, expected) in [
+        ("accountKey: \"a2V5\\n\"", AzureCredentials::AccountKey(Secret::new("a2V5"))),
+        ("sasToken: \"?sv=1&sig=x\"", AzureCredentials::SasToken(Secret::new("?sv=1&sig=x"))),
+        ("accountKey: \"\", sasToken: \"sig=x\"", AzureCredentials::SasToken(Secret::new("sig=x"))),
+    ] {
+        let desired = load(&[CLUSTER, &volume, &secret(data)]).unwrap_or_else(|m| panic!("{m:?}"));
+        let desired = &desired.volumes[0];
+        let larder_proto::volume::Origin::Azure(place) = &desired.volume.origin else { panic!("an Azure origin") };
+        assert_eq!((&*place.account, &*place.container, &*place.prefix), ("lake", "models", "a/"));
+        assert_eq!(place.credentials, expected);
+        let written = desired.placed.object.spec.origin.identity().expect("one member");
+        assert_eq!(desired.volume.origin.identity(), written, "agents and operator agree on the place");
+    }
+    for (data, expected) in [
+        ("accountKey: k, sasToken: hush", "Secret default/keys has both accountKey and sasToken: keep one"),
+        ("accessKeyId: hush", "Secret default/keys has neither key accountKey nor key sasToken"),
+    ] {
+        let text = refusal(&[CLUSTER, &volume, &secret(data)]);
+        assert!(text.contains("spec.origin.azure.credentials.secretRef.name") && text.contains(expected), "{text}");
+        assert!(!text.contains("hush"), "{text}");
+    }
+}
+
+#[test]
 fn each_mistake_is_one_line_with_file_line_and_field() {
     let cluster = |from: &str, to: &str| CLUSTER.replace(from, to);
     let volume = |from: &str, to: &str| VOLUME.replace(from, to);
@@ -105,7 +142,7 @@ fn each_mistake_is_one_line_with_file_line_and_field() {
         (vec![SECRET.into()], "f.yaml: no CacheCluster in these files"),
         (
             vec![CLUSTER.into(), SECRET.into(), volume("    s3:", "    local: {path: /srv}\n    s3:")],
-            "f.yaml:22: CacheVolume default/data: spec.origin: exactly one of s3 and local must be set",
+            "f.yaml:22: CacheVolume default/data: spec.origin: exactly one of s3, azure and local must be set",
         ),
         (
             vec![CLUSTER.into(), CLUSTER.into()],

@@ -9,17 +9,10 @@ use std::fmt::Write;
 use larder_proto::limits::KEY_BYTES_MAX;
 use larder_proto::object::{DirPath, ObjectKey};
 use larder_proto::volume;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
+use crate::origin::http::{LAST, PATH, QUERY};
 use crate::origin::{Cursor, OriginError, Protocol};
-
-/// AWS's `UriEncode`: unreserved characters stay.
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same for a key in a path.
-const PATH: &AsciiSet = &QUERY.remove(b'/');
-
-/// The last character of Unicode: after a directory and everything in it.
-const LAST: char = '\u{10FFFF}';
 
 pub(super) struct Address {
     /// Scheme, host and, with path style, the bucket; without a slash at the end.

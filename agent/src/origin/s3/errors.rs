@@ -4,14 +4,13 @@
 //! has no document, so only its status speaks.
 
 use http::StatusCode;
-use quick_xml::Reader;
-use quick_xml::events::Event;
 
-use crate::origin::{OriginError, Protocol, Unreachable};
+use crate::origin::http::{by_status, error_code};
+use crate::origin::{OriginError, Protocol};
 
 /// The meaning of a status that isn't a success, with the document that came with it (or nothing).
 pub(super) fn meaning(status: StatusCode, document: &[u8]) -> OriginError {
-    let code = code(document);
+    let code = error_code(document);
     match code.as_deref().unwrap_or_default() {
         "InvalidAccessKeyId"
         | "SignatureDoesNotMatch"
@@ -38,48 +37,10 @@ pub(super) fn meaning(status: StatusCode, document: &[u8]) -> OriginError {
     }
 }
 
-fn by_status(status: StatusCode) -> OriginError {
-    match status.as_u16() {
-        401 => OriginError::BadCredentials,
-        403 => OriginError::AccessDenied,
-        404 | 410 => OriginError::NotFound,
-        // Another length than the version we ask for had: the same as another version.
-        412 | 416 => OriginError::Changed,
-        429 | 503 => OriginError::Throttled,
-        301 => OriginError::Protocol(Protocol::Region),
-        status @ 500..=599 => OriginError::Unreachable(Unreachable::Status(status)),
-        status => OriginError::Protocol(Protocol::Status(status)),
-    }
-}
-
-/// The text of `/Error/Code`; nothing when it isn't there or the document isn't XML.
-fn code(document: &[u8]) -> Option<String> {
-    let mut reader = Reader::from_reader(document);
-    let (mut depth, mut inside) = (0_u32, false);
-    loop {
-        match reader.read_event().ok()? {
-            Event::Start(tag) => {
-                depth += 1;
-                inside = depth == 2 && tag.local_name().as_ref() == b"Code";
-            }
-            Event::End(_) => {
-                depth = depth.checked_sub(1)?;
-                inside = false;
-            }
-            Event::Text(text) if inside => {
-                let text = std::str::from_utf8(&text).ok()?.trim();
-                let known = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric());
-                return known.then(|| text.to_owned());
-            }
-            Event::Eof => return None,
-            _ => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::origin::Unreachable;
 
     #[test]
     fn codes_speak_before_statuses() {

@@ -9,9 +9,9 @@ use larder_proto::limits::OBJECT_BYTES_MAX;
 use larder_proto::object::{EntryName, Version};
 use percent_encoding::percent_decode;
 use quick_xml::Reader;
-use quick_xml::events::{BytesRef, Event};
+use quick_xml::events::Event;
 
-use super::whole_seconds_ms;
+use crate::origin::http::{character, whole_seconds_ms};
 use crate::origin::{Cursor, ObjectInfo, Odd, OriginError, Page, Protocol};
 
 /// Tokens seen in the wild are below 1 KiB; ours goes back in a URL.
@@ -134,7 +134,7 @@ fn read(document: &[u8]) -> Result<Raw, OriginError> {
             }
             Event::Text(piece) if field.is_some() => text.push_str(std::str::from_utf8(&piece).map_err(|_| WRONG)?),
             Event::CData(piece) if field.is_some() => text.push_str(std::str::from_utf8(&piece).map_err(|_| WRONG)?),
-            Event::GeneralRef(reference) if field.is_some() => text.push(character(&reference)?),
+            Event::GeneralRef(reference) if field.is_some() => text.push(character(&reference).ok_or(WRONG)?),
             Event::Eof => break,
             _ => {}
         }
@@ -180,21 +180,6 @@ fn store(raw: &mut Raw, field: Field, text: String) {
         (Field::Size, Some(object)) => object.size = text,
         (Field::LastModified, Some(object)) => object.modified = text,
         (Field::Key | Field::ETag | Field::Size | Field::LastModified, None) => {}
-    }
-}
-
-/// The character of `&amp;`, `&#38;` and their like; entities of the document's own making are refused.
-fn character(reference: &BytesRef<'_>) -> Result<char, OriginError> {
-    if let Some(character) = reference.resolve_char_ref().map_err(|_| WRONG)? {
-        return Ok(character);
-    }
-    match reference.as_ref() {
-        b"lt" => Ok('<'),
-        b"gt" => Ok('>'),
-        b"amp" => Ok('&'),
-        b"quot" => Ok('"'),
-        b"apos" => Ok('\''),
-        _ => Err(WRONG),
     }
 }
 
