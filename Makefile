@@ -23,6 +23,7 @@ demo: install ## three agents, one bucket, one mount: cold, warm, remote, after 
 .PHONY: test
 test: install lint ## everything that CI runs
 	tests/clients/install "$$(tests/target-dir)/s3-clients"
+	tests/azurite/install "$$(tests/target-dir)/azurite"
 	tests/clients/install "$$(tests/target-dir)/data-clients" tests/clients/data-requirements.txt
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --no-fail-fast

@@ -2,6 +2,7 @@
 //!
 //! Nothing here is shipped; nothing here is imported by the crates that are.
 
+pub mod azurite;
 pub mod bench;
 pub mod demo;
 pub mod harness;

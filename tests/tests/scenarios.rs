@@ -4,6 +4,7 @@
 //! at a time. They need root, /dev/fuse, and the programs (`cargo build --workspace --bins`).
 
 mod scenarios {
+    mod azure;
     mod bad_input;
     mod bad_origins;
     mod bytes;

@@ -77,13 +77,7 @@ fn a_secrets_values_may_be_base64() {
 
 #[test]
 fn azure_takes_an_account_key_or_a_token_and_not_both() {
-    let azure = "\
-    azure:
-      account: lake
-      container: models
-      prefix: a
-      credentials: {secretRef: {name: keys}}
-";
+    let azure = "    azure: {account: lake, container: models, prefix: a, credentials: {secretRef: {name: keys}}}\n";
     let at = VOLUME.find("    s3:").expect("the member");
     let volume = format!("{}{azure}", &VOLUME[..at]);
     let secret = |data: &str| SECRET.replace("accessKeyId: id, secretAccessKey: hush", data);

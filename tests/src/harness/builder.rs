@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::cluster::Cluster;
 use super::turns::Company;
+use crate::azurite::Azurite;
 use crate::stub::StubS3;
 
 /// Of the CacheCluster, in namespace `default`.
@@ -14,7 +15,8 @@ pub(super) const CLUSTER_NAME: &str = "scenario";
 pub struct VolumeSpec {
     name: String,
     spec: Map<String, Value>,
-    keys: Option<(String, String)>,
+    /// What its Secret holds.
+    secret: Map<String, Value>,
 }
 
 impl VolumeSpec {
@@ -29,12 +31,26 @@ impl VolumeSpec {
         let s3 = json!({"bucket": bucket, "endpoint": endpoint, "credentials": {"secretRef": {"name": secret}}});
         let spec = json!({"clusterRef": {"name": CLUSTER_NAME}, "origin": {"s3": s3}});
         let Value::Object(spec) = spec else { unreachable!("written as an object") };
-        VolumeSpec { name: name.to_owned(), spec, keys: None }.keys("none", "none")
+        VolumeSpec { name: name.to_owned(), spec, secret: Map::new() }.keys("none", "none")
+    }
+
+    /// A folder of a container; `key` is `accountKey` or `sasToken`, with its value.
+    pub fn azure(name: &str, azurite: &Azurite, place: (&str, &str), key: (&str, &str)) -> VolumeSpec {
+        let (account, endpoint, (container, prefix)) = (azurite.account(), azurite.endpoint(), place);
+        let credentials = json!({"secretRef": {"name": format!("{name}-keys")}});
+        let azure = json!({
+            "account": account, "container": container, "prefix": prefix, "endpoint": endpoint, "credentials": credentials,
+        });
+        let spec = json!({"clusterRef": {"name": CLUSTER_NAME}, "origin": {"azure": azure}});
+        let Value::Object(spec) = spec else { unreachable!("written as an object") };
+        let secret = Map::from_iter([(key.0.to_owned(), key.1.into())]);
+        VolumeSpec { name: name.to_owned(), spec, secret }
     }
 
     /// Its credentials.
     pub fn keys(mut self, access: &str, secret: &str) -> VolumeSpec {
-        self.keys = Some((access.to_owned(), secret.to_owned()));
+        let keys = [("accessKeyId", access), ("secretAccessKey", secret)];
+        self.secret = keys.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
         self
     }
 
@@ -74,13 +90,11 @@ impl VolumeSpec {
             "apiVersion": "larder.dev/v1alpha1", "kind": "CacheVolume",
             "metadata": {"name": self.name}, "spec": self.spec,
         });
-        let secret = self.keys.iter().map(|(access, secret)| {
-            json!({
-                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{}-keys", self.name)},
-                "stringData": {"accessKeyId": access, "secretAccessKey": secret},
-            })
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{}-keys", self.name)},
+            "stringData": self.secret,
         });
-        secret.chain([volume]).collect()
+        vec![secret, volume]
     }
 }
 

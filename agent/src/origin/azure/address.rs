@@ -120,7 +120,7 @@ mod tests {
             |from: Option<Cursor>| address.list(&dir, from.as_ref(), 1000).split_off("http://host/lake/models?".len());
         let base = "restype=container&comp=list&include=metadata&delimiter=%2F&maxresults=1000&prefix=my%20data%2Fx%2F";
         assert_eq!(list(None), base);
-        assert_eq!(list(Some(Cursor::Token("2!a+/=\nstub".into()))), format!("{base}&marker=2%21a%2B%2F%3D"));
+        assert_eq!(list(Some(Cursor::Token("2!a+/=\n+stub".into()))), format!("{base}&marker=2%21a%2B%2F%3D"));
         assert_eq!(list(Some(Cursor::After("f".into()))), format!("{base}&startFrom=my%20data%2Fx%2Ff"));
         let after_dir = format!("{base}&startFrom=my%20data%2Fx%2Fd%2F%F4%8F%BF%BF");
         assert_eq!(list(Some(Cursor::After("d/".into()))), after_dir);

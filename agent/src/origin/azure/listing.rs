@@ -4,17 +4,18 @@
 //! comes here, and reading is a loop over events, so depth costs nothing. What isn't known is skipped.
 //!
 //! A stub (a blob that says it is a directory) has the key `d` but the place of `d/`, which may lie on a later page: until
-//! then it waits in the token, which holds Azure's marker and, on lines of their own, the stubs that wait.
+//! then it waits in the token. So does the place to begin after, where a server doesn't know `startFrom`. A token is
+//! Azure's marker and a line for each of them: `+stub`, `>place`, percent-encoded.
 
 use std::collections::BTreeSet;
 
 use larder_proto::limits::OBJECT_BYTES_MAX;
 use larder_proto::object::{EntryName, Version};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use crate::origin::http::{character, http_date_ms};
+use crate::origin::http::{QUERY, character, http_date_ms};
 use crate::origin::{Cursor, ObjectInfo, Odd, OriginError, Page, Protocol};
 
 /// A marker holds a name in base64 and a little more; ours goes back in a URL.
@@ -82,14 +83,30 @@ pub(super) fn marker(token: &str) -> &str {
     token.split('\n').next().unwrap_or_default()
 }
 
+/// The stubs that wait in a token, and the place that was to be begun after.
+fn waiting(token: &str) -> (BTreeSet<String>, Option<String>) {
+    let (mut stubs, mut after) = (BTreeSet::new(), None);
+    for line in token.split('\n').skip(1) {
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        if let Some(stub) = line.strip_prefix('+') {
+            stubs.insert(decode(stub));
+        } else if let Some(place) = line.strip_prefix('>') {
+            after = Some(decode(place));
+        }
+    }
+    (stubs, after)
+}
+
 /// The page of a document; `prefix` is what every key of the directory begins with, `from` where the page was to begin:
 /// servers that don't know `startFrom` begin at the beginning.
 pub(super) fn parse(document: &[u8], prefix: &str, from: Option<&Cursor>) -> Result<Page, OriginError> {
     let raw = read(document)?;
-    let mut names = Names { prefix, from, ..Names::default() };
-    if let Some(Cursor::Token(token)) = from {
-        names.stubs.extend(token.split('\n').skip(1).map(str::to_owned));
-    }
+    let (stubs, after) = match from {
+        Some(Cursor::Token(token)) => waiting(token),
+        Some(Cursor::After(after)) => (BTreeSet::new(), Some((**after).to_owned())),
+        None => (BTreeSet::new(), None),
+    };
+    let mut names = Names { prefix, after, stubs, ..Names::default() };
     for blob in &raw.blobs {
         names.blob(blob)?;
     }
@@ -103,7 +120,8 @@ pub(super) fn parse(document: &[u8], prefix: &str, from: Option<&Cursor>) -> Res
 #[derive(Default)]
 struct Names<'a> {
     prefix: &'a str,
-    from: Option<&'a Cursor>,
+    /// Where the page was to begin: after this key, and after all that is in it if it is a directory's.
+    after: Option<String>,
     page: Page,
     /// Each ends in a slash.
     dirs: BTreeSet<String>,
@@ -145,8 +163,8 @@ impl Names<'_> {
         let mut token = marker.to_owned();
         for stub in std::mem::take(&mut self.stubs) {
             let place = format!("{stub}/");
-            if !marker.is_empty() && self.last < place && !stub.contains('\n') {
-                token = format!("{token}\n{stub}");
+            if !marker.is_empty() && self.last < place {
+                token = format!("{token}\n+{}", utf8_percent_encode(&stub, QUERY));
             } else {
                 self.dirs.insert(place);
             }
@@ -159,6 +177,10 @@ impl Names<'_> {
                 Ok(name) => self.page.dirs.push(name),
                 Err(odd) => self.page.left_out.add(odd.into()),
             }
+        }
+        // Once a page has passed the place, all later ones have.
+        if let Some(after) = self.after.filter(|after| self.last <= *after) {
+            token = format!("{token}\n>{}", utf8_percent_encode(&after, QUERY));
         }
         self.page.next = (!marker.is_empty()).then(|| Cursor::Token(token.into()));
         Ok(self.page)
@@ -179,10 +201,8 @@ impl Names<'_> {
 
     /// Whether the page was to begin after it.
     fn is_before(&self, tail: &str) -> bool {
-        match self.from {
-            Some(Cursor::After(after)) => tail <= &**after || (after.ends_with('/') && tail.starts_with(&**after)),
-            Some(Cursor::Token(_)) | None => false,
-        }
+        let after = self.after.as_deref();
+        after.is_some_and(|after| tail <= after || (after.ends_with('/') && tail.starts_with(after)))
     }
 }
 

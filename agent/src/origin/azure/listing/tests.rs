@@ -105,12 +105,12 @@ fn a_stub_waits_for_its_place_on_a_later_page() {
     let first = listing(&[stub("p/a"), blob("p/b"), stub("p/d")].concat(), "m1");
     let first = parse(first.as_bytes(), "p/", None).expect("a listing");
     assert_eq!((files(&first), dirs(&first)), (vec!["b"], vec!["a"]));
-    assert_eq!(first.next, Some(Cursor::Token("m1\nd".into())));
-    assert_eq!(marker("m1\nd"), "m1");
+    assert_eq!(first.next, Some(Cursor::Token("m1\n+d".into())));
+    assert_eq!(marker("m1\n+d"), "m1");
     let second = listing(&blob("p/d-1"), "m2");
     let second = parse(second.as_bytes(), "p/", first.next.as_ref()).expect("a listing");
     assert_eq!((files(&second), dirs(&second)), (vec!["d-1"], vec![]));
-    assert_eq!(second.next, Some(Cursor::Token("m2\nd".into())));
+    assert_eq!(second.next, Some(Cursor::Token("m2\n+d".into())));
     for (rest, has_more) in [(directory("p/d/"), true), (blob("p/x"), true), (String::new(), false)] {
         let third = listing(&rest, if has_more { "m3" } else { "" });
         let third = parse(third.as_bytes(), "p/", second.next.as_ref()).expect("a listing");
@@ -133,6 +133,20 @@ fn a_server_that_does_not_know_where_to_start_is_filtered() {
     assert_eq!(after("c/"), (own(&["d", "d0"]), own(&["d", "e"])));
     assert_eq!(after("d"), (own(&["d0"]), own(&["d", "e"])));
     assert_eq!(after("d/"), (own(&["d0"]), own(&["e"])));
+}
+
+#[test]
+fn the_place_to_begin_after_outlasts_pages_before_it() {
+    let first = listing(&[blob("p/a"), stub("p/a b\n")].concat(), "m1");
+    let first = parse(first.as_bytes(), "p/", Some(&Cursor::After("é/".into()))).expect("a listing");
+    assert!(first.is_empty());
+    assert_eq!(first.next, Some(Cursor::Token("m1\n+a%20b%0A\n>%C3%A9%2F".into())));
+    let second = listing(&[blob("p/c"), directory("p/é/")].concat(), "m2");
+    let second = parse(second.as_bytes(), "p/", first.next.as_ref()).expect("a listing");
+    assert!(second.is_empty(), "a name with a newline is before it too");
+    let third = listing(&blob("p/ü"), "m3");
+    let third = parse(third.as_bytes(), "p/", second.next.as_ref()).expect("a listing");
+    assert_eq!((files(&third), third.next.clone()), (vec!["ü"], Some(Cursor::Token("m3".into()))));
 }
 
 #[test]
