@@ -14,7 +14,7 @@ use larder_agent::runtime::sim::SimRng;
 use larder_proto::ids::{ClusterId, VolumeId};
 use larder_proto::object::{ChunkSize, DirPath, EntryName, ObjectKey, Version};
 use larder_proto::range::ByteRange;
-use larder_proto::volume::{Attributes, Azure, AzureCredentials, Freshness, Origin, Secret, Volume};
+use larder_proto::volume::{Attributes, Azure, AzureCredentials, Freshness, Keeping, Origin, Secret, Volume};
 use larder_tests::azurite::Azurite;
 use larder_tests::stub::pattern;
 use tokio::sync::watch;
@@ -56,6 +56,7 @@ fn volumes(azure: Azure) -> Volumes {
         read_deadline: Duration::from_secs(30),
         freshness: Freshness::OnOpen,
         attributes: Attributes { uid: 0, gid: 0, file_mode: 0o444, dir_mode: 0o555 },
+        keeping: Keeping::default(),
     };
     Arc::new(BTreeMap::from([(id(), Arc::new(volume))]))
 }
