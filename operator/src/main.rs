@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use larder_operator::local::plan::Wanted;
 use larder_operator::local::{commands, up};
 
 #[derive(Parser)]
@@ -24,6 +25,9 @@ enum Command {
         /// How many nodes, named n1, n2, ...; by default 3, or as many as run already
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
         nodes: Option<u32>,
+        /// How many more nodes without stores, named c1, c2, ...: they mount and read, and nothing is placed on them
+        #[arg(long, value_parser = clap::value_parser!(u32).range(0..=64))]
+        clients: Option<u32>,
         /// The agent's program; by default the larder-agent beside this one
         #[arg(long)]
         agent: Option<PathBuf>,
@@ -118,8 +122,9 @@ async fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let outcome = match cli.command {
-        Command::Up { files, nodes, agent, agent_log, dir } => {
-            up::run(up::Options { files, nodes, agent, agent_log: agent_log.map(AgentLog::as_str), dir: dir.dir }).await
+        Command::Up { files, nodes, clients, agent, agent_log, dir } => {
+            let (wanted, agent_log) = (Wanted { nodes, clients }, agent_log.map(AgentLog::as_str));
+            up::run(up::Options { files, wanted, agent, agent_log, dir: dir.dir }).await
         }
         Command::Get { kind, name, output, dir } => {
             let format = output.map_or(commands::Format::Table, Into::into);

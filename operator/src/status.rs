@@ -32,6 +32,11 @@ pub struct NodeView {
 }
 
 impl NodeView {
+    /// Only such nodes count for minNodes.
+    fn has_stores(&self) -> bool {
+        self.reported.as_ref().is_some_and(|node| !node.stores.is_empty())
+    }
+
     fn serves(&self) -> bool {
         // Before it has a map and has reached its peers, reads through it may go past them to the origin.
         let serves =
@@ -86,12 +91,13 @@ pub fn cluster(cluster: &CacheCluster, earlier: &[Condition], view: View<'_>) ->
         let status = if is_true { ConditionStatus::True } else { ConditionStatus::False };
         set_condition(conditions, condition(type_, status, reason, message, generation, view.now.clone()));
     };
-    let (reason, message) = ready_reason(view, ready, min_nodes, lost);
+    let storing = view.nodes.iter().filter(|node| node.serves() && node.has_stores()).count();
+    let (reason, message) = ready_reason(view, storing, min_nodes, lost);
     let is_ready = reason == ClusterReadyReason::Serving;
     set(&mut conditions, ClusterConditionType::Ready, is_ready, &reason, message);
-    let enough = ready >= min_nodes;
+    let enough = storing >= min_nodes;
     let reason = if enough { MinNodesMetReason::EnoughNodes } else { MinNodesMetReason::TooFewNodes };
-    let message = format!("{ready} nodes serve, minNodes is {min_nodes}");
+    let message = format!("{storing} nodes with stores serve, minNodes is {min_nodes}");
     set(&mut conditions, ClusterConditionType::MinNodesMet, enough, &reason, message);
     CacheClusterStatus {
         observed_generation: generation,
@@ -107,7 +113,7 @@ pub fn cluster(cluster: &CacheCluster, earlier: &[Condition], view: View<'_>) ->
     }
 }
 
-fn ready_reason(view: View<'_>, ready: usize, min_nodes: usize, lost: i32) -> (ClusterReadyReason, String) {
+fn ready_reason(view: View<'_>, storing: usize, min_nodes: usize, lost: i32) -> (ClusterReadyReason, String) {
     if view.map.is_none() {
         let joined = view.nodes.iter().filter(|node| node.is_live).count();
         let message = format!("{joined} of at least {min_nodes} nodes have joined; the first map is published then");
@@ -119,13 +125,13 @@ fn ready_reason(view: View<'_>, ready: usize, min_nodes: usize, lost: i32) -> (C
             format!("{lost} slots have no live owner; their chunks come from the origin"),
         );
     }
-    if ready < min_nodes {
+    if storing < min_nodes {
         return (
             ClusterReadyReason::BelowMinNodes,
-            format!("{ready} nodes serve, minNodes is {min_nodes}; reads go on"),
+            format!("{storing} nodes with stores serve, minNodes is {min_nodes}; reads go on"),
         );
     }
-    (ClusterReadyReason::Serving, format!("{ready} nodes serve"))
+    (ClusterReadyReason::Serving, format!("{storing} nodes with stores serve"))
 }
 
 fn problems(view: View<'_>) -> Vec<Problem> {

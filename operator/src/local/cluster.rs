@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::commands::Refusal;
 use super::folder::Folder;
 use super::nodes::{Common, Nodes, Program, write_private};
-use super::plan::{self, NodePlan};
+use super::plan::{self, Counts, NodePlan, Wanted};
 use crate::authority::{Authority, AuthorityOptions, Ca, NodeStatus, NodeTokens, Shape};
 use crate::manifest::{Desired, DesiredVolume, Mistake, ObjectName, Placed};
 use crate::status::{self, NodeView, View};
@@ -48,8 +48,8 @@ pub struct Cluster {
 impl Cluster {
     /// Starts the authority, then an agent per node, and waits until each answers. What was started is stopped again
     /// when one of them doesn't. Mounts follow: [`look`](Self::look) says when they are there.
-    pub async fn start(folder: Folder, desired: Desired, count: u32, program: Program) -> Result<Self, Refusal> {
-        let plans = plan_nodes(&desired, count, &folder)?;
+    pub async fn start(folder: Folder, desired: Desired, counts: Counts, program: Program) -> Result<Self, Refusal> {
+        let plans = plan_nodes(&desired, counts, &folder)?;
         let tokens = Arc::new(NodeTokens::new());
         let (volumes, told) = watch::channel(told_volumes(&desired));
         let authority = start_authority(&folder, &desired, tokens.clone(), told).await?;
@@ -97,11 +97,10 @@ impl Cluster {
     }
 
     /// Makes it so: new, changed and removed volumes, more or fewer nodes, and agents that have ended start again.
-    /// Without a `count` the nodes stay as many as they are.
-    pub async fn apply(&mut self, desired: Desired, count: Option<u32>) -> Result<String, Refusal> {
-        let count = count.unwrap_or_else(|| u32::try_from(self.plans.len()).unwrap_or(u32::MAX));
-        self.check_update(&desired, count)?;
-        let plans = plan_nodes(&desired, count, &self.folder)?;
+    pub async fn apply(&mut self, desired: Desired, wanted: Wanted) -> Result<String, Refusal> {
+        let counts = wanted.or(self.counts());
+        self.check_update(&desired, counts.nodes)?;
+        let plans = plan_nodes(&desired, counts, &self.folder)?;
         let (before, after) = (self.plans.len(), plans.len());
         for (key, changed) in self.changes(&desired) {
             if changed {
@@ -160,8 +159,19 @@ impl Cluster {
         if !mistakes.is_empty() {
             return Err(Refusal { lines: mistakes.iter().map(Mistake::to_string).collect() });
         }
-        let (wanted, running) = (usize::try_from(count).unwrap_or(usize::MAX), self.plans.len());
+        let (wanted, running) = (usize::try_from(count).unwrap_or(usize::MAX), self.storing());
         if wanted < running { leaving::check_count(wanted, running, self.min_nodes()) } else { Ok(()) }
+    }
+
+    /// How many nodes have stores.
+    fn storing(&self) -> usize {
+        self.plans.iter().filter(|plan| !plan.stores.is_empty()).count()
+    }
+
+    fn counts(&self) -> Counts {
+        let (all, storing) = (self.plans.len(), self.storing());
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Counts { nodes: number(storing), clients: number(all - storing) }
     }
 
     /// Stops the agents, then the authority.
@@ -313,10 +323,10 @@ fn told_volumes(desired: &Desired) -> Vec<Volume> {
     desired.volumes.iter().map(|volume| volume.volume.clone()).collect()
 }
 
-fn plan_nodes(desired: &Desired, count: u32, folder: &Folder) -> Result<Vec<NodePlan>, Refusal> {
+fn plan_nodes(desired: &Desired, counts: Counts, folder: &Folder) -> Result<Vec<NodePlan>, Refusal> {
     let disk =
         plan::disk_bytes(folder.root()).map_err(|e| Refusal::new(format!("{}: {e}", folder.root().display())))?;
-    plan::plan(&desired.cluster.object, count, folder, disk).map_err(|e| refuse(&desired.cluster, &e.field, e.message))
+    plan::plan(&desired.cluster.object, counts, folder, disk).map_err(|e| refuse(&desired.cluster, &e.field, e.message))
 }
 
 fn refuse<T>(placed: &Placed<T>, field: &str, message: impl Into<String>) -> Refusal {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use larder_crds::{CacheCluster, CapacityLimit, StoreSpec};
 use larder_proto::ids::NodeName;
+use serde::{Deserialize, Serialize};
 
 use super::folder::{Folder, NodeFolder};
 
@@ -13,10 +14,35 @@ const ZONES: [&str; 3] = ["a", "b", "c"];
 /// The label whose values local nodes have; by any other label each node is a domain of its own.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
+/// How many nodes there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// With stores: `n1`, `n2`, ...
+    pub nodes: u32,
+    /// Without: they mount and read, and nothing is placed on them. `c1`, `c2`, ...
+    pub clients: u32,
+}
+
+/// How many nodes a command asks for; absent: as many as there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// With stores.
+    pub nodes: Option<u32>,
+    /// Without.
+    pub clients: Option<u32>,
+}
+
+impl Wanted {
+    /// What is meant where `now` is the case.
+    pub fn or(self, now: Counts) -> Counts {
+        Counts { nodes: self.nodes.unwrap_or(now.nodes), clients: self.clients.unwrap_or(now.clients) }
+    }
+}
+
 /// One node to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodePlan {
-    /// `n1`, `n2`, ...
+    /// As [`Counts`] says.
     pub name: NodeName,
     /// Its failure domain.
     pub domain: String,
@@ -45,12 +71,18 @@ pub struct PlanError {
     pub message: String,
 }
 
-/// The nodes of `cluster`, `count` of them, on a disk of `disk_bytes`. A percentage is of the disk divided by `count`;
-/// so is the reserve, since all nodes share the disk.
-pub fn plan(cluster: &CacheCluster, count: u32, folder: &Folder, disk_bytes: u64) -> Result<Vec<NodePlan>, PlanError> {
+/// The nodes of `cluster`, on a disk of `disk_bytes`. A percentage is of the disk divided by the nodes with stores; so is
+/// the reserve, since they share the disk.
+pub fn plan(
+    cluster: &CacheCluster,
+    counts: Counts,
+    folder: &Folder,
+    disk_bytes: u64,
+) -> Result<Vec<NodePlan>, PlanError> {
     let (position, pool) = (cluster.spec.pools.iter().enumerate())
         .find(|(_, pool)| !pool.stores.is_empty())
         .ok_or_else(|| error("spec.pools", "at least one pool must have stores"))?;
+    let count = counts.nodes;
     let share = disk_bytes / u64::from(count.max(1));
     let mut capacities = Vec::new();
     for (index, store) in pool.stores.iter().enumerate() {
@@ -60,10 +92,11 @@ pub fn plan(cluster: &CacheCluster, count: u32, folder: &Folder, disk_bytes: u64
         }
         capacities.push(capacity(store, &field, share, count)?);
     }
-    let node = |number: usize| {
-        let name = format!("n{}", number + 1);
-        let domain = if cluster.spec.failure_domain == ZONE_LABEL { ZONES[number % ZONES.len()] } else { &name };
-        let stores = pool.stores.iter().zip(&capacities).map(|(store, capacity)| StorePlan {
+    let node = |letter: char, number: u32, capacities: &[u64]| {
+        let name = format!("{letter}{}", number + 1);
+        let zone = ZONES[number as usize % ZONES.len()];
+        let domain = if cluster.spec.failure_domain == ZONE_LABEL { zone } else { &name };
+        let stores = pool.stores.iter().zip(capacities).map(|(store, capacity)| StorePlan {
             name: store.name.clone(),
             path: folder.node(&name).store(&store.name),
             capacity_bytes: *capacity,
@@ -74,7 +107,8 @@ pub fn plan(cluster: &CacheCluster, count: u32, folder: &Folder, disk_bytes: u64
             name: NodeName::parse(&name).expect("a letter and digits"),
         }
     };
-    Ok((0..count as usize).map(node).collect())
+    let clients = (0..counts.clients).map(|number| node('c', number, &[]));
+    Ok((0..count).map(|number| node('n', number, &capacities)).chain(clients).collect())
 }
 
 fn capacity(store: &StoreSpec, field: &str, share: u64, count: u32) -> Result<u64, PlanError> {
@@ -129,7 +163,7 @@ mod tests {
     }
 
     fn plan_of(store: serde_json::Value, nodes: u32) -> Result<Vec<NodePlan>, PlanError> {
-        plan(&cluster(store, ZONE_LABEL), nodes, &Folder::new("/d".into()), 300 * GIB)
+        plan(&cluster(store, ZONE_LABEL), Counts { nodes, clients: 0 }, &Folder::new("/d".into()), 300 * GIB)
     }
 
     #[test]
@@ -153,8 +187,19 @@ mod tests {
     fn by_another_label_each_node_is_a_domain() {
         let store = json!({"name": "d0", "hostPath": "/mnt/d0", "capacity": "1Gi", "reserve": 0});
         let cluster = cluster(store, "example.com/rack");
-        let plans = plan(&cluster, 2, &Folder::new("/d".into()), 300 * GIB).expect("a plan");
+        let plans =
+            plan(&cluster, Counts { nodes: 2, clients: 0 }, &Folder::new("/d".into()), 300 * GIB).expect("a plan");
         assert_eq!(plans.iter().map(|plan| plan.domain.as_str()).collect::<Vec<_>>(), ["n1", "n2"]);
+    }
+
+    #[test]
+    fn clients_have_no_stores_and_take_no_part_of_the_disk() {
+        let store = json!({"name": "d0", "hostPath": "/mnt/d0", "capacity": "50%", "reserve": 0});
+        let counts = Counts { nodes: 2, clients: 1 };
+        let plans = plan(&cluster(store, ZONE_LABEL), counts, &Folder::new("/d".into()), 300 * GIB).expect("a plan");
+        let named: Vec<_> = plans.iter().map(|plan| (plan.name.as_str(), plan.stores.len())).collect();
+        assert_eq!(named, [("n1", 1), ("n2", 1), ("c1", 0)]);
+        assert_eq!(plans[0].stores[0].capacity_bytes, 300 * GIB / 2 / 2);
     }
 
     #[test]

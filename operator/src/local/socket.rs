@@ -8,6 +8,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use super::plan::Wanted;
+
 /// A request is a command and a few paths.
 const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 
@@ -26,8 +28,9 @@ pub enum Request {
     Apply {
         /// Absolute paths.
         files: Vec<PathBuf>,
-        /// How many nodes; absent: as many as there are.
-        nodes: Option<u32>,
+        /// How many nodes.
+        #[serde(flatten)]
+        wanted: Wanted,
         /// The agent's program, if the command line names one.
         agent: Option<PathBuf>,
         /// How much agents log, if the command line says so.

@@ -17,12 +17,13 @@ use super::cluster::Cluster;
 use super::commands::{self, Refusal};
 use super::folder::Folder;
 use super::nodes::Program;
+use super::plan::{Counts, Wanted};
 use super::socket::{self, Answer, AskError, Call, Request};
 use super::{leftovers, lock};
 use crate::manifest::{self, Desired, Mistake};
 
 /// Nodes of a cluster that begins, unless the command line says otherwise.
-const NODES: u32 = 3;
+const COUNTS: Counts = Counts { nodes: 3, clients: 0 };
 
 /// What agents log, unless the command line says otherwise.
 const AGENT_LOG: &str = "info";
@@ -43,8 +44,8 @@ const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(1);
 pub struct Options {
     /// The manifest.
     pub files: Vec<PathBuf>,
-    /// How many nodes; absent: as many as run, or three.
-    pub nodes: Option<u32>,
+    /// How many nodes; absent: as many as run, or three and no clients.
+    pub wanted: Wanted,
     /// The agent's program; beside this one when absent.
     pub agent: Option<PathBuf>,
     /// How much agents log; `info` when absent.
@@ -110,7 +111,7 @@ async fn hand_over(folder: &Folder, options: Options, pid: Option<u32>) -> Resul
         |file: &PathBuf| std::path::absolute(file).map_err(|e| Refusal::new(format!("{}: {e}", file.display())));
     let request = Request::Apply {
         files: options.files.iter().map(absolute).collect::<Result<_, _>>()?,
-        nodes: options.nodes,
+        wanted: options.wanted,
         agent: options.agent.as_ref().map(absolute).transpose()?,
         agent_log: options.agent_log.map(str::to_owned),
     };
@@ -165,7 +166,7 @@ async fn serve(folder: &Folder, desired: Desired, options: Options) -> Result<()
     let program = Program { path: agent_program(options.agent)?, log_level: options.agent_log.unwrap_or(AGENT_LOG) };
     let mut cluster = tokio::select! { biased;
         () = signals.next() => return Err(Refusal::new("stopped before the cluster was up")),
-        started = Cluster::start(folder.clone(), desired, options.nodes.unwrap_or(NODES), program) => started?,
+        started = Cluster::start(folder.clone(), desired, options.wanted.or(COUNTS), program) => started?,
     };
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -197,8 +198,8 @@ async fn answer(cluster: &mut Cluster, call: Call) -> Next {
     let answer = match call.request {
         Request::Objects => Answer::Done(Value::Array(cluster.objects())),
         Request::Map => Answer::Done(cluster.map_json()),
-        Request::Apply { files, nodes, agent, agent_log } => {
-            match apply(cluster, &files, nodes, agent, agent_log).await {
+        Request::Apply { files, wanted, agent, agent_log } => {
+            match apply(cluster, &files, wanted, agent, agent_log).await {
                 Ok(text) => Answer::Done(Value::String(text)),
                 Err(refusal) => Answer::Refused(refusal.lines),
             }
@@ -220,7 +221,7 @@ async fn answer(cluster: &mut Cluster, call: Call) -> Next {
 async fn apply(
     cluster: &mut Cluster,
     files: &[PathBuf],
-    nodes: Option<u32>,
+    wanted: Wanted,
     agent: Option<PathBuf>,
     agent_log: Option<String>,
 ) -> Result<String, Refusal> {
@@ -237,7 +238,7 @@ async fn apply(
     if agent_log.is_some_and(|level| level != runs.log_level) {
         return Err(fixed("--agent-log", runs.log_level));
     }
-    cluster.apply(desired, nodes).await
+    cluster.apply(desired, wanted).await
 }
 
 /// The agent's program: as told, else the one beside this program.

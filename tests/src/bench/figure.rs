@@ -127,7 +127,7 @@ impl Figure {
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let limit = self.limit.map_or_else(|| "-".to_owned(), |limit| number(limit));
+        let limit = self.limit.map_or_else(|| "-".to_owned(), number);
         let spread = format!("{:.2} ({:.2}-{:.2})", self.ratio, self.ratio_min, self.ratio_max);
         let mark = |wanted: Option<f64>| match (wanted, self.reaches(wanted)) {
             (Some(wanted), Some(reached)) => format!("{wanted}{}", if reached { " ok" } else { " NO" }),

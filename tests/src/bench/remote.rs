@@ -1,4 +1,4 @@
-//! P4, P4b, P14: reads of which two thirds lie on other nodes only, against loopback TCP and TLS.
+//! P4, P4b, P14: reads of what only other nodes have, by a node without stores, against loopback TCP and TLS.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,8 +22,8 @@ pub(super) fn measure(recorder: &mut Recorder) -> Result<()> {
     let stub = StubS3::builder().bucket("bench").start_blocking()?;
     stub.put_pattern("big", 1, SIZE);
     let volume = VolumeSpec::s3("v", &stub).freshness("1h");
-    let cluster = Cluster::builder().nodes(3).replicas(1).capacity(2 << 30).volume(volume).alone().up();
-    let file = cluster.mount("n1", "v").join("big");
+    let cluster = Cluster::builder().nodes(2).clients(1).replicas(1).capacity(2 << 30).volume(volume).alone().up();
+    let file = cluster.mount("c1", "v").join("big");
     check_whole(&file, "big", SIZE)?;
     let before = stub.counters().gets;
     sequential_figures(recorder, &cluster, &file)?;
@@ -49,7 +49,7 @@ fn sequential_figures(recorder: &mut Recorder, cluster: &Cluster, file: &Path) -
         against_tls.push(Round::against(ours, sealed.bytes_per_s / MIB));
         cpu.push(Round::against(spent.as_secs_f64(), plain.cpu.as_secs_f64()));
     }
-    let sequential = "two thirds remote, sequential 1 MiB, mTLS";
+    let sequential = "remote sequential 1 MiB, mTLS";
     recorder.record(
         Target::high("P4.seq-1m.tcp", &format!("{sequential}, of one TCP stream"), "MiB/s").must(0.5),
         &against_tcp,

@@ -102,6 +102,7 @@ impl VolumeSpec {
 #[derive(Clone, Debug)]
 pub struct ClusterBuilder {
     pub(super) nodes: u32,
+    pub(super) clients: u32,
     min_nodes: Option<u32>,
     replicas: u32,
     cache_id: Option<String>,
@@ -116,6 +117,7 @@ impl ClusterBuilder {
     pub(super) fn new() -> ClusterBuilder {
         ClusterBuilder {
             nodes: 3,
+            clients: 0,
             min_nodes: None,
             replicas: 2,
             cache_id: None,
@@ -130,6 +132,12 @@ impl ClusterBuilder {
     /// How many nodes are started: `n1`, `n2`, ...
     pub fn nodes(mut self, nodes: u32) -> ClusterBuilder {
         self.nodes = nodes;
+        self
+    }
+
+    /// How many nodes without stores: `c1`, `c2`, ...
+    pub fn clients(mut self, clients: u32) -> ClusterBuilder {
+        self.clients = clients;
         self
     }
 

@@ -63,6 +63,7 @@ impl Cluster {
         let log = |name: &str| File::create(self.folder().join(name)).expect("the folder is ours");
         let mut command = Command::new(larder_program());
         command.arg("up").arg(self.yaml_file()).args(["--nodes", &self.spec.nodes.to_string()]);
+        command.args(["--clients", &self.spec.clients.to_string()]);
         command.arg("--dir").arg(self.dir()).args(&self.spec.up_args);
         command.stdin(Stdio::null()).stdout(log("up.out")).stderr(log("up.err"));
         let descriptors = self.spec.descriptors;
@@ -168,9 +169,10 @@ impl Cluster {
         self.folder().join("c")
     }
 
-    /// `n1`, `n2`, ...
+    /// `n1`, `n2`, ..., then `c1`, `c2`, ...
     pub fn node_names(&self) -> Vec<String> {
-        (1..=self.spec.nodes).map(|number| format!("n{number}")).collect()
+        let named = |letter: char, count: u32| (1..=count).map(move |number| format!("{letter}{number}"));
+        named('n', self.spec.nodes).chain(named('c', self.spec.clients)).collect()
     }
 
     pub(super) fn node(&self, name: &str) -> Node {

@@ -21,7 +21,7 @@ impl Cluster {
     /// Waits until the cluster is Ready and every volume is mounted on every node.
     pub fn wait_ready(&self) {
         let volumes: Vec<&str> = self.spec.volumes.iter().map(VolumeSpec::name).collect();
-        let wanted = volumes.len() * self.spec.nodes as usize;
+        let wanted = volumes.len() * self.node_names().len();
         wait_until(MINUTE, &format!("{wanted} mounts"), || mounts_below(&self.dir()).len() >= wanted);
         self.wait_condition("cc", CLUSTER_NAME, "Ready", "Serving");
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use larder_tests::harness::{Cluster, MINUTE, SOON, VolumeSpec, mounts_below, wait_until};
-use larder_tests::stub::StubS3;
+use larder_tests::harness::{Cluster, Copies, MINUTE, SOON, VolumeSpec, mounts_below, wait_until};
+use larder_tests::stub::{StubS3, pattern};
 use serde_json::Value;
 
 #[test]
@@ -138,4 +138,26 @@ fn a_node_that_is_no_longer_wanted_leaves_the_map() {
     let yaml = cluster.dir().parent().unwrap().join("cluster.yaml");
     cluster.larder(&["up", yaml.to_str().unwrap()], MINUTE).ok();
     assert_eq!(in_map(&cluster.map()).0, names(&["n1", "n2"]));
+}
+
+#[test]
+fn a_client_reads_everything_and_stores_nothing() {
+    let stub = StubS3::builder().bucket("data").start_blocking().unwrap();
+    let keys: Vec<String> = (0..8).map(|file| format!("f{file}")).collect();
+    keys.iter().for_each(|key| drop(stub.put_pattern(key, 1, 256 * 1024)));
+    let volume = VolumeSpec::s3("data", &stub).chunk_size("64Ki").read_ahead("0");
+    let cluster = Cluster::builder().nodes(2).clients(1).replicas(2).volume(volume).up();
+    for key in &keys {
+        let bytes = cluster.read("c1", "data", key).unwrap();
+        pattern::check_version(key, 1, 0, &bytes).unwrap();
+    }
+    cluster.wait_copies(Copies { chunks: 32, replicas: 2 });
+    assert_eq!(cluster.metrics("c1").sum("larder_store_chunks", &[]), 0);
+    assert_eq!(stub.counters().gets, 32, "one GET per chunk");
+    // minNodes, 2, counts the nodes with stores.
+    cluster.kill("c1");
+    wait_until(MINUTE, "the client is missed", || {
+        cluster.get("cc")[0].pointer("/status/nodes/text").is_some_and(|text| text == "2/3")
+    });
+    assert_eq!(cluster.condition("cc", cluster.cluster_name(), "Ready").unwrap(), ("True".into(), "Serving".into()));
 }

@@ -26,7 +26,7 @@ impl Cluster {
         let known = self.authority.nodes().into_iter().map(|node| node.name);
         let unwanted: Vec<NodeName> = known.filter(|name| !self.plans.iter().any(|plan| plan.name == *name)).collect();
         if !unwanted.is_empty() {
-            check_count(self.plans.len(), self.plans.len() + unwanted.len(), self.min_nodes())?;
+            check_count(self.storing(), self.storing() + unwanted.len(), self.min_nodes())?;
         }
         Ok(unwanted)
     }

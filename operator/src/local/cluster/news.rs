@@ -64,7 +64,7 @@ impl Cluster {
 
     /// Whether fewer nodes were asked for than the first map needs, and there is none.
     pub(super) fn is_short(&self) -> bool {
-        self.plans.len() < self.min_nodes() && self.authority.map().is_none()
+        self.storing() < self.min_nodes() && self.authority.map().is_none()
     }
 
     /// What isn't served yet, by node; nodes whose agent has ended don't count.
