@@ -12,8 +12,15 @@ help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
-install: ## installs the system packages that are missing, and says which
+install: ## installs what building needs and this machine lacks, and says what
 	@tests/install
+
+.PHONY: install-tests
+install-tests: ## the same, and the programs that tests run against Larder and its doubles
+	@tests/install tests
+	tests/clients/install "$$(tests/target-dir)/s3-clients"
+	tests/clients/install "$$(tests/target-dir)/data-clients" tests/clients/data-requirements.txt
+	tests/azurite/install "$$(tests/target-dir)/azurite"
 
 .PHONY: demo
 demo: install ## three agents, one bucket, one mount: cold, warm, remote, after a node's death
@@ -21,10 +28,7 @@ demo: install ## three agents, one bucket, one mount: cold, warm, remote, after 
 	@"$$(tests/target-dir)/demo/demo" "$(DIR)"
 
 .PHONY: test
-test: install lint ## everything that CI runs
-	tests/clients/install "$$(tests/target-dir)/s3-clients"
-	tests/azurite/install "$$(tests/target-dir)/azurite"
-	tests/clients/install "$$(tests/target-dir)/data-clients" tests/clients/data-requirements.txt
+test: install-tests lint ## everything that CI runs
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --no-fail-fast
 
