@@ -38,7 +38,7 @@ pub use volume::{Body, VolumeOrigin};
 #[async_trait]
 pub trait Origin: Send + Sync {
     /// The bytes of `range` of `key`, which must have `version`. Fails with [`OriginError::Changed`] when it has another one,
-    /// with [`OriginError::NotFound`] when it is gone. The stream may break; its pieces together are never longer than the range.
+    /// with that or [`OriginError::NotFound`] when it is gone. The stream may break; its pieces together are never longer than the range.
     async fn get(&self, key: &ObjectKey, version: &Version, range: ByteRange) -> Result<Pieces, OriginError>;
 
     /// What the key has now; `None` when there is no such object.
