@@ -256,7 +256,7 @@ impl Inner {
     fn push_copies(&self, flight: &Arc<Flight>) {
         let weak = Arc::downgrade(flight);
         let pieces = move || weak.upgrade()?.landing.all_checksummed();
-        self.replicator.push(flight.chunk().clone(), Box::new(pieces));
+        self.replicator.push(flight.chunk().clone(), &flight.taken_by(), Box::new(pieces));
     }
 
     fn fail(&self, flight: &Arc<Flight>, kind: ErrorKind) {

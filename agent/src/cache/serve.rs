@@ -30,7 +30,7 @@ impl Handler for Cache {
         let (chunk, range) = (request.chunk(), request.range());
         if let Some(seat) = inner.flights.join(&chunk.id(), Patience::Guest) {
             match inner.may_follow(&seat, from, &request) {
-                Follow::Yes => return Ok(Box::new(Following::new(inner, seat, &request))),
+                Follow::Yes => return Ok(Box::new(Following::new(inner, seat, from, &request))),
                 Follow::No => return Err(ErrorKind::Busy),
                 Follow::StoreOnly => {}
             }
@@ -54,7 +54,7 @@ impl Handler for Cache {
                 seat
             }
         };
-        Ok(Box::new(Following::new(inner, seat, &request)))
+        Ok(Box::new(Following::new(inner, seat, from, &request)))
     }
 
     async fn keep(&self, _from: &NodeName, request: ChunkRequest) -> Result<(), ErrorKind> {
@@ -154,8 +154,11 @@ struct Following {
 }
 
 impl Following {
-    fn new(inner: &Arc<Inner>, seat: Seat, request: &ChunkRequest) -> Self {
+    fn new(inner: &Arc<Inner>, seat: Seat, from: &NodeName, request: &ChunkRequest) -> Self {
         let failed_rounds = seat.flight().progress.borrow().failed_rounds;
+        if request.range().len() == u64::from(request.chunk().len()) {
+            seat.flight().sent_to(from);
+        }
         Self { inner: inner.clone(), seat, rest: request.range(), failed_rounds }
     }
 

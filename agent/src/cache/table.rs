@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use larder_proto::error::ErrorKind;
-use larder_proto::ids::NodeId;
+use larder_proto::ids::{NodeId, NodeName};
 use larder_proto::object::{Chunk, ChunkId};
 use larder_proto::range::ByteRange;
 use parking_lot::Mutex;
@@ -78,6 +78,8 @@ pub struct Flight {
     pub leading: Leading,
     /// The share of the prefetch budget, until a reader comes.
     prefetch: Mutex<Option<OwnedSemaphorePermit>>,
+    /// Peers that are sent all of it.
+    taken_by: Mutex<Vec<NodeName>>,
     seats: AtomicUsize,
     readers: AtomicUsize,
     /// Whether a reader or a peer ever had bytes of it.
@@ -94,6 +96,7 @@ impl Flight {
             left: Notify::new(),
             leading,
             prefetch: Mutex::new(None),
+            taken_by: Mutex::default(),
             seats: AtomicUsize::new(0),
             readers: AtomicUsize::new(0),
             used: AtomicBool::new(false),
@@ -158,6 +161,19 @@ impl Flight {
     /// Counts it against the prefetch budget until a reader comes.
     pub fn hold_prefetch(&self, permit: OwnedSemaphorePermit) {
         *self.prefetch.lock() = Some(permit);
+    }
+
+    /// A peer is being sent all of it; at most one entry for each member.
+    pub fn sent_to(&self, peer: &NodeName) {
+        let mut taken_by = self.taken_by.lock();
+        if !taken_by.contains(peer) {
+            taken_by.push(peer.clone());
+        }
+    }
+
+    /// The peers that are being sent all of it, or were.
+    pub fn taken_by(&self) -> Vec<NodeName> {
+        self.taken_by.lock().clone()
     }
 
     /// The node that is asked now, for `/debug/flights`.

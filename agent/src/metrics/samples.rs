@@ -116,6 +116,7 @@ impl Sources {
         let (counted, copies) = (self.cache.snapshot(), self.cache.replicator().snapshot());
         into.extend([
             Sample::new(M::Copies, &["pushed"], copies.copies_pushed),
+            Sample::new(M::Copies, &["read"], copies.copies_read),
             Sample::new(M::Copies, &["failed"], copies.copies_failed),
             Sample::new(M::Copies, &["overflowed"], copies.copies_overflowed),
             Sample::new(M::Copies, &["lost"], copies.copies_lost),

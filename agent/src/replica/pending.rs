@@ -3,7 +3,7 @@
 //! A chunk that is being pushed is not handed out again until its attempt is reported. Entries are tried in the order in
 //! which they become due; a failure puts one back, twice as late as before, up to a bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use larder_proto::ids::NodeId;
@@ -26,6 +26,8 @@ pub struct Entry {
     pub chunk: Chunk,
     /// Owners that have taken it.
     pub done: Vec<NodeId>,
+    /// Owners that had all its bytes from us as readers, and store them by themselves: they are asked, not sent it again.
+    pub readers: Vec<NodeId>,
     /// Copies that are missing, as of the last look at the map.
     pub missing: usize,
     tries: u32,
@@ -36,6 +38,8 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Pending {
     entries: BTreeMap<ChunkId, Entry>,
+    /// Every entry that isn't being pushed, by when it is due.
+    by_due: BTreeSet<(Instant, ChunkId)>,
 }
 
 /// What became of an attempt.
@@ -55,24 +59,30 @@ pub enum Outcome {
 }
 
 impl Pending {
-    /// A chunk wants `missing` copies. `false` when the bound is reached: it is not remembered.
-    pub fn add(&mut self, chunk: Chunk, missing: usize, now: Instant) -> bool {
+    /// A chunk wants `missing` copies, from `due` on. `false` when the bound is reached: it is not remembered.
+    pub fn add(&mut self, chunk: Chunk, missing: usize, readers: Vec<NodeId>, due: Instant) -> bool {
         let id = chunk.id();
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.due = entry.due.map(|due| due.min(now));
+            if let Some(before) = entry.due.filter(|before| due < *before) {
+                entry.due = Some(due);
+                self.by_due.remove(&(before, id));
+                self.by_due.insert((due, id));
+            }
             return true;
         }
         if self.entries.len() >= PENDING_MAX {
             return false;
         }
-        self.entries.insert(id, Entry { chunk, done: Vec::new(), missing, tries: 0, due: Some(now) });
+        self.by_due.insert((due, id));
+        self.entries.insert(id, Entry { chunk, done: Vec::new(), readers, missing, tries: 0, due: Some(due) });
         true
     }
 
     /// The entry that has been due longest; it is held until [`settle`](Self::settle).
     pub fn take_due(&mut self, now: Instant) -> Option<Entry> {
-        let due = |entry: &&mut Entry| entry.due.is_some_and(|due| due <= now);
-        let entry = self.entries.values_mut().filter(due).min_by_key(|entry| entry.due)?;
+        let (due, id) = *self.by_due.first().filter(|(due, _)| *due <= now)?;
+        self.by_due.remove(&(due, id));
+        let entry = self.entries.get_mut(&id)?;
         entry.due = None;
         Some(entry.clone())
     }
@@ -81,12 +91,20 @@ impl Pending {
     pub fn settle(&mut self, id: ChunkId, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Complete | Outcome::Lost => {
-                self.entries.remove(&id);
+                if let Some(due) = self.entries.remove(&id).and_then(|entry| entry.due) {
+                    self.by_due.remove(&(due, id));
+                }
             }
             Outcome::Missing { done, missing } => {
                 if let Some(entry) = self.entries.get_mut(&id) {
                     let pause = PAUSE_MIN.saturating_mul(1 << entry.tries.min(10)).min(PAUSE_MAX);
-                    (entry.done, entry.missing, entry.due) = (done, missing, Some(now + pause));
+                    if let Some(before) = entry.due.replace(now + pause) {
+                        self.by_due.remove(&(before, id));
+                    }
+                    self.by_due.insert((now + pause, id));
+                    (entry.done, entry.missing) = (done, missing);
+                    // Asked in vain: the next attempt sends the bytes.
+                    entry.readers.clear();
                     entry.tries += 1;
                 }
             }
@@ -95,7 +113,7 @@ impl Pending {
 
     /// When the next entry is due; nothing when none waits.
     pub fn next_due(&self) -> Option<Instant> {
-        self.entries.values().filter_map(|entry| entry.due).min()
+        self.by_due.first().map(|(due, _)| *due)
     }
 
     /// Copies that are missing: of chunks that wait for their first attempt or are being pushed, and of chunks whose
@@ -129,7 +147,7 @@ mod tests {
     async fn a_failed_copy_comes_back_later_and_later() {
         let now = RealClock.now();
         let mut pending = Pending::default();
-        assert!(pending.add(chunk(1), 1, now));
+        assert!(pending.add(chunk(1), 1, vec![], now));
         let entry = pending.take_due(now).expect("due");
         assert!(pending.take_due(now).is_none(), "held while it is pushed");
         assert_eq!(pending.missing(), (1, 0));
@@ -149,8 +167,8 @@ mod tests {
         let now = RealClock.now();
         let mut pending = Pending::default();
         let max = u32::try_from(PENDING_MAX).expect("small");
-        assert!((0..max).all(|index| pending.add(chunk(index), 1, now)));
-        assert!(!pending.add(chunk(max), 1, now));
-        assert!(pending.add(chunk(3), 1, now), "one that is there already costs nothing");
+        assert!((0..max).all(|index| pending.add(chunk(index), 1, vec![], now)));
+        assert!(!pending.add(chunk(max), 1, vec![], now));
+        assert!(pending.add(chunk(3), 1, vec![], now), "one that is there already costs nothing");
     }
 }

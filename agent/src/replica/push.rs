@@ -15,7 +15,7 @@ use larder_proto::limits::SEGMENT_BYTES;
 use larder_proto::object::{Chunk, ChunkId};
 use larder_proto::range::ByteRange;
 use larder_proto::volume::Volume;
-use larder_proto::wire::{PutRequest, RequestId};
+use larder_proto::wire::{BatchEvent, BatchRequest, PutRequest, RequestId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep_until;
@@ -29,6 +29,9 @@ use crate::store::Stores;
 
 /// Chunks on their way to other owners at a time: 16 MiB of memory, and enough to keep a 10 Gbit/s link busy.
 const PUSHES_MAX: usize = 4;
+
+/// When owners that read a chunk from us are asked whether they have it: what they read is stored within milliseconds.
+const READERS_STORE: Duration = Duration::from_millis(500);
 
 /// How long one copy may take. 4 MiB at 1 MiB/s fit well; a chunk of 64 MiB needs a link of 2 MiB/s.
 const PUSH_WITHIN: Duration = Duration::from_secs(30);
@@ -61,6 +64,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Counts {
     pushed: AtomicU64,
+    read: AtomicU64,
     failed: AtomicU64,
     overflowed: AtomicU64,
     lost: AtomicU64,
@@ -75,6 +79,8 @@ pub struct Snapshot {
     pub copies_short: u64,
     /// Copies handed over.
     pub copies_pushed: u64,
+    /// Copies that owners made by themselves of what they read.
+    pub copies_read: u64,
     /// Attempts that failed.
     pub copies_failed: u64,
     /// Chunks whose copies were given up because too many waited.
@@ -119,16 +125,21 @@ impl Replicator {
         Owners::of(&*self.inner.maps, chunk, None).includes_this()
     }
 
-    /// Hands the chunk to the slot's other owners, soon. Returns at once.
-    pub fn push(&self, chunk: Chunk, memory: FromMemory) {
-        let missing = self.inner.owners(&chunk).others().count();
+    /// Hands the chunk to the slot's other owners, soon. Those named in `readers` are sent all its bytes by this node
+    /// as they read it, and store them by themselves: they are only asked, a moment later. Returns at once.
+    pub fn push(&self, chunk: Chunk, readers: &[NodeName], memory: FromMemory) {
+        let owners = self.inner.owners(&chunk);
+        let missing = owners.others().count();
         if missing == 0 {
             return;
         }
+        let readers: Vec<NodeId> = readers.iter().filter_map(|name| self.node_named(name)).collect();
+        let now = self.inner.runtime.clock.now();
+        let due = if owners.others().all(|owner| readers.contains(&owner)) { now + READERS_STORE } else { now };
         let id = chunk.id();
         // Before the entry: whoever takes it takes this with it.
         self.inner.memory.lock().insert(id, memory);
-        if !self.inner.pending.lock().add(chunk, missing, self.inner.runtime.clock.now()) {
+        if !self.inner.pending.lock().add(chunk, missing, readers, due) {
             self.inner.memory.lock().remove(&id);
             self.inner.counts.overflowed.fetch_add(1, Ordering::Relaxed);
             return;
@@ -144,6 +155,7 @@ impl Replicator {
             copies_pending,
             copies_short,
             copies_pushed: counts.pushed.load(Ordering::Relaxed),
+            copies_read: counts.read.load(Ordering::Relaxed),
             copies_failed: counts.failed.load(Ordering::Relaxed),
             copies_overflowed: counts.overflowed.load(Ordering::Relaxed),
             copies_lost: counts.lost.load(Ordering::Relaxed),
@@ -201,10 +213,13 @@ impl Inner {
 
     async fn hand_over(&self, entry: Entry, memory: Option<FromMemory>) -> Outcome {
         let owners = self.owners(&entry.chunk);
-        let mut done = entry.done;
+        let mut done = entry.done.clone();
         let lacking: Vec<NodeId> = owners.others().filter(|owner| !done.contains(owner)).collect();
         if lacking.is_empty() {
             return Outcome::Complete;
+        }
+        if let Some(outcome) = self.readers_have(&entry, &owners, &lacking).await {
+            return outcome;
         }
         let remembered = memory.and_then(|pieces| pieces());
         let pieces = match remembered {
@@ -233,6 +248,24 @@ impl Inner {
             }
         }
         if missing == 0 { Outcome::Complete } else { Outcome::Missing { done, missing } }
+    }
+
+    /// Where all who lack the chunk have read it from us: whether they have it now, or bring it from here by themselves.
+    async fn readers_have(&self, entry: &Entry, owners: &Owners, lacking: &[NodeId]) -> Option<Outcome> {
+        if !lacking.iter().all(|owner| entry.readers.contains(owner)) {
+            return None;
+        }
+        let request = RequestId(self.runtime.rng.next_u64());
+        let batch = BatchRequest::keep(request, owners.epoch, vec![entry.chunk.clone()])?;
+        for owner in lacking {
+            let deadline = self.runtime.clock.now() + PUSH_WITHIN;
+            let mut answer = self.peers.read_batch(*owner, &batch, deadline).await.ok()?;
+            let Some(Ok(BatchEvent::Complete(_))) = answer.next().await else { return None };
+            // To its end, so that the connection carries the next one.
+            while let Some(Ok(_)) = answer.next().await {}
+            self.counts.read.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(Outcome::Complete)
     }
 
     /// The chunk in pieces of 1 MiB, checked.
