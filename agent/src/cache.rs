@@ -32,6 +32,7 @@ mod counters;
 mod debug;
 mod drive;
 mod flight;
+mod hedge;
 mod hops;
 mod keep;
 mod landing;
@@ -49,6 +50,7 @@ pub use prefetch::Prefetch;
 
 use budget::Budget;
 use counters::Counters;
+use hedge::Hedges;
 use table::Flights;
 
 /// The memory of flights, unless the configuration says otherwise: 24 chunks of 4 MiB.
@@ -86,6 +88,7 @@ struct Inner {
     replicator: Replicator,
     flights: Flights,
     budget: Budget,
+    hedges: Hedges,
     pool: BufferPool,
     /// Half of the budget, in pages: what is prefetched and not yet read.
     ahead: Arc<Semaphore>,
@@ -115,6 +118,7 @@ impl Cache {
             origins,
             replicator,
             flights: Flights::default(),
+            hedges: Hedges::default(),
             pool: drive::pool(&budget),
             keeping: Arc::new(Semaphore::new(keep::pages(&budget))),
             budget,

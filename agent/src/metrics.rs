@@ -74,6 +74,8 @@ metrics! {
     Abandoned Counter "abandoned" [];
     /// Chunks that no store had room for
     Bypassed Counter "bypassed" [];
+    /// Second owners asked because the first was late, by what became of it; refused: more than 5 % of requests
+    Hedges Counter "hedges" ["outcome"];
     /// Chunks asked for ahead of a reader, by what became of them
     Prefetch Counter "prefetch" ["outcome"];
     /// Small files brought because most of their directory is read, by what became of them

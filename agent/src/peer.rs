@@ -21,6 +21,7 @@ mod answer;
 mod body;
 mod client;
 mod control;
+mod latency;
 mod outgoing;
 mod passing;
 mod pool;
@@ -30,7 +31,7 @@ mod stall;
 
 pub use announce::{Meeting, routes as announcements};
 pub use body::PutBody;
-pub use client::{Client, ClientCounts, FILL_HEAD, PeerBatch, PeerBody};
+pub use client::{Client, ClientCounts, FILL_HEAD, Patience, PeerBatch, PeerBody};
 pub use control::ControlRoutes;
 pub use server::{Server, ServerCounts};
 

@@ -56,6 +56,12 @@ counters! {
     abandoned,
     /// Peers that could not be reached when they were asked.
     unreachable,
+    /// Owners asked as well because the first was late.
+    hedged,
+    /// Of those, the ones that sent the bytes.
+    hedges_won,
+    /// Owners that were late while no hedge could be afforded.
+    hedges_refused,
     /// Fills that this node passed on to the slot's lead.
     passed_on,
     /// Chunks that no store had room for.

@@ -21,7 +21,7 @@ use super::hops::{Ask, Place};
 use super::route::{self, Hop, Owner, View};
 use super::table::{Flight, Leading, Stage};
 use super::writer::{Stored, Writer};
-use crate::replica::Owners;
+use crate::replica::{OwnerNode, Owners};
 use crate::runtime::disk::BufferPool;
 use crate::store::Giver;
 
@@ -99,7 +99,7 @@ impl Inner {
     pub(super) fn route_of(&self, chunk: &Chunk, leading: Leading) -> (Owners, Vec<Hop>) {
         let owners = self.replicator.owners(chunk);
         let stored = self.stores.has(&chunk.id());
-        let known: Vec<Owner> = owners.nodes.iter().map(|node| owner(node, &owners, leading)).collect();
+        let known: Vec<Owner> = owners.nodes.iter().map(|node| self.owner(node, &owners, leading)).collect();
         let hops = route::route(&View { this: owners.this, owners: &known, former: owners.former, stored });
         (owners, hops)
     }
@@ -283,11 +283,13 @@ fn source_of(hops: &[Hop]) -> Source {
     if remote { Source::Remote } else { Source::Own }
 }
 
-/// The owner as the route sees it. A Fill that was passed on to us makes us the lead, whatever our map says.
-fn owner(node: &crate::replica::OwnerNode, owners: &Owners, leading: Leading) -> Owner {
-    let serving = match leading {
-        Leading::Map | Leading::Asked => node.state == NodeState::Serving,
-        Leading::Passed => Some(node.id) == owners.this,
-    };
-    Owner { id: node.id, serving, near: node.near }
+impl Inner {
+    /// The owner as the route sees it. A Fill that was passed on to us makes us the lead, whatever our map says.
+    fn owner(&self, node: &OwnerNode, owners: &Owners, leading: Leading) -> Owner {
+        let serving = match leading {
+            Leading::Map | Leading::Asked => node.state == NodeState::Serving,
+            Leading::Passed => Some(node.id) == owners.this,
+        };
+        Owner { id: node.id, serving, near: node.near, slow: self.peers.is_slow(node.id) }
+    }
 }

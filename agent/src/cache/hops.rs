@@ -16,6 +16,7 @@ use larder_proto::limits::{BLOCK_BYTES, SEGMENT_BYTES};
 use larder_proto::object::Chunk;
 use larder_proto::range::ByteRange;
 use larder_proto::wire::{ChunkRequest, RequestId, Want};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::Inner;
@@ -24,7 +25,7 @@ use super::flight::{HAVE_PATIENCE, HopFailure};
 use super::route::Hop;
 use super::table::Leading;
 use crate::origin;
-use crate::peer::{FILL_HEAD, PeerBody, PeerError};
+use crate::peer::{FILL_HEAD, Patience, PeerBody, PeerError};
 use crate::replica::Owners;
 
 /// A Fill that sends nothing for this long makes us ask whether the peer still lives.
@@ -87,7 +88,7 @@ impl Inner {
         let rest = ByteRange::new(from, len).unwrap_or(ByteRange::at(len, 0));
         match hop {
             Hop::Store => Ok(Place::Store { rest }),
-            Hop::Have(node) => self.open_peer(*node, Want::Have, chunk, rest, ask).await,
+            Hop::Have(node) => self.open_peer_or_hedge(*node, Want::Have, chunk, rest, ask).await,
             Hop::OwnersHave(nodes) => {
                 let mut answers = FuturesUnordered::new();
                 for node in nodes {
@@ -106,7 +107,7 @@ impl Inner {
                 if want == Want::PassedFill {
                     one(&self.counters.passed_on);
                 }
-                self.open_peer(*node, want, chunk, rest, ask).await
+                self.open_peer_or_hedge(*node, want, chunk, rest, ask).await
             }
             Hop::Origin(_) => self.open_origin(chunk, rest).await,
         }
@@ -134,6 +135,19 @@ impl Inner {
         range: ByteRange,
         ask: &Ask<'_>,
     ) -> Result<Place, HopFailure> {
+        self.open_peer_told(node, want, chunk, range, ask, &Notify::new()).await
+    }
+
+    /// As [`open_peer`](Self::open_peer); rings `sent` when the request leaves.
+    pub(super) async fn open_peer_told(
+        &self,
+        node: NodeId,
+        want: Want,
+        chunk: &Chunk,
+        range: ByteRange,
+        ask: &Ask<'_>,
+        sent: &Notify,
+    ) -> Result<Place, HopFailure> {
         let bad = HopFailure::Refused(ErrorKind::BadRequest);
         let request = ChunkRequest::new(ask.request, want, ask.owners.epoch, chunk.clone(), range).ok_or(bad)?;
         // The client bounds a Fill's head; waiting in line for a connection is not the peer's doing.
@@ -149,7 +163,8 @@ impl Inner {
                 }
             }
         };
-        let read = self.peers.read_within(node, &request, head_within, self.now() + BODY_WITHIN);
+        let told = Patience { head: head_within, sent: Some(sent) };
+        let read = self.peers.read_within(node, &request, told, self.now() + BODY_WITHIN);
         match timeout(patience, read).await {
             Ok(Ok(body)) => {
                 Ok(Place::Peer { node, body: Box::new(body), fills: want.is_fill(), opened: !want.is_fill() })

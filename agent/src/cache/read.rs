@@ -158,7 +158,7 @@ impl Inner {
         wide: ByteRange,
         ask: &Ask<'_>,
     ) -> Result<Bytes, HopFailure> {
-        let mut place = self.open_peer(node, want, chunk, wide, ask).await?;
+        let mut place = self.open_peer_or_hedge(node, want, chunk, wide, ask).await?;
         let len = usize::try_from(wide.len()).map_err(|_| HopFailure::Broken)?;
         let first = place.next(self, chunk).await?.bytes;
         if first.len() == len {

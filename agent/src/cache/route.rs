@@ -13,7 +13,7 @@ use larder_proto::ids::NodeId;
 pub enum Hop {
     /// This node's own store.
     Store,
-    /// A nearer owner that isn't the lead: bytes at once, or the next hop.
+    /// A nearer or quicker owner that isn't the lead: bytes at once, or the next hop.
     Have(NodeId),
     /// All of these at once; the first that has it answers.
     OwnersHave(Vec<NodeId>),
@@ -41,6 +41,8 @@ pub struct Owner {
     pub serving: bool,
     /// Whether it is in this node's failure domain.
     pub near: bool,
+    /// Whether it answers so much later than others that another copy is tried first.
+    pub slow: bool,
 }
 
 /// What the order depends on.
@@ -65,8 +67,8 @@ pub fn route(view: &View<'_>) -> Vec<Hop> {
     let ordered = in_order(view.owners);
     let position = ordered.iter().position(|owner| Some(owner.id) == view.this);
     let before = &ordered[..position.unwrap_or(ordered.len())];
-    if let Some(near) = nearer_than_lead(before) {
-        hops.push(Hop::Have(near));
+    if let Some(better) = better_than_lead(before) {
+        hops.push(Hop::Have(better));
     }
     hops.extend(before.iter().map(|owner| Hop::Fill(owner.id)));
     match position {
@@ -90,9 +92,14 @@ fn in_order(owners: &[Owner]) -> Vec<Owner> {
     serving
 }
 
-fn nearer_than_lead(ordered: &[Owner]) -> Option<NodeId> {
+fn better_than_lead(ordered: &[Owner]) -> Option<NodeId> {
     let (lead, rest) = ordered.split_first()?;
-    if lead.near { None } else { rest.iter().find(|owner| owner.near && owner.serving).map(|owner| owner.id) }
+    let mut quick = rest.iter().filter(|owner| owner.serving && !owner.slow);
+    match (lead.near, lead.slow) {
+        (true, false) => None,
+        (false, false) => quick.find(|owner| owner.near).map(|owner| owner.id),
+        (_, true) => quick.max_by_key(|owner| owner.near).map(|owner| owner.id),
+    }
 }
 
 #[cfg(test)]
@@ -100,7 +107,7 @@ mod tests {
     use super::*;
 
     fn owner(id: u32) -> Owner {
-        Owner { id: NodeId(id), serving: true, near: false }
+        Owner { id: NodeId(id), serving: true, near: false, slow: false }
     }
 
     fn hops(this: u32, owners: &[Owner]) -> Vec<Hop> {
@@ -137,6 +144,13 @@ mod tests {
         let near = Owner { near: true, ..owner(3) };
         assert_eq!(hops(1, &[owner(2), near])[0], Hop::Have(NodeId(3)));
         assert_eq!(hops(1, &[Owner { near: true, ..owner(2) }, near])[0], Hop::Fill(NodeId(2)));
+    }
+
+    #[test]
+    fn a_copy_is_tried_when_the_lead_is_slow() {
+        let slow = Owner { slow: true, near: true, ..owner(2) };
+        assert_eq!(hops(1, &[slow, owner(3)])[..2], [Hop::Have(NodeId(3)), Hop::Fill(NodeId(2))]);
+        assert_eq!(hops(1, &[slow, Owner { slow: true, ..owner(3) }])[0], Hop::Fill(NodeId(2)), "none is better");
     }
 
     #[test]

@@ -401,3 +401,43 @@ async fn chunks_are_kept_though_an_owner_is_gone_and_errors_are_counted() {
     let kept = world.node(0).cache.keep(REQUEST, vec![chunk(&gone, 0)], deadline).await;
     assert_eq!((kept.kept, kept.failed), (0, 1), "this version is gone");
 }
+
+/// Random reads of 64 KiB of what both owners have, by a node that owns none of it; how long each took.
+async fn random_reads(world: &World, chunks: &[Chunk], count: usize) -> Vec<Duration> {
+    let mut took = Vec::new();
+    for number in 0..count {
+        let chunk = &chunks[number % chunks.len()];
+        let (_, _, reader) = world.roles(chunk);
+        let began = now(world, reader);
+        let range = ByteRange::at(65_536 * (number as u64 % 4), 65_536);
+        read(world, reader, chunk, range, Pattern::Random).await.expect("read");
+        took.push(now(world, reader) - began);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    took.sort_unstable();
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_slow_peer_is_hedged_and_then_avoided_within_a_bound() {
+    let world = World::new(51).await;
+    let objects: Vec<Arc<Object>> = (0..200).map(|number| world.put(&format!("o/{number}"), 300_000)).collect();
+    let all: Vec<Chunk> = objects.iter().map(|object| chunk(object, 0)).collect();
+    // Read by node 0, which owns none of them: from the other two.
+    let chunks: Vec<Chunk> = all.into_iter().filter(|chunk| world.roles(chunk).2 == 0).collect();
+    assert!(chunks.len() >= 40);
+    let deadline = now(&world, 0) + Duration::from_secs(30);
+    world.node(0).cache.keep(REQUEST, chunks.clone(), deadline).await;
+    for chunk in &chunks {
+        copied(&world, chunk).await;
+    }
+    let healthy = random_reads(&world, &chunks, 1_000).await;
+    world.slow(1, Duration::from_millis(60));
+    let slow = random_reads(&world, &chunks, 1_000).await;
+    let p99 = |took: &[Duration]| took[took.len() * 99 / 100];
+    assert!(p99(&slow) <= 3 * p99(&healthy), "{:?} with a slow peer, {:?} without", p99(&slow), p99(&healthy));
+    let counted = world.node(0).cache.snapshot();
+    assert!(counted.hedged > 0 && counted.hedges_won > 0, "{counted:?}");
+    assert!(counted.hedged <= 2_000 / 20, "{} hedges for 2,000 requests", counted.hedged);
+    assert_eq!(world.gets(), chunks.len() as u64, "a hedge never asks the origin");
+}

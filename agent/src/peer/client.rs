@@ -21,10 +21,12 @@ use larder_proto::wire::{
     body_len, epoch_of_answer, error_from_answer, map_head,
 };
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Channel;
 
 use super::body::{Segments, next_frame};
+use super::latency::Latencies;
 use super::outgoing::Outgoing;
 use super::passing::{Newer, pass_maps};
 use super::pool::{Destination, Freshness, Leased, Pool, Purpose, Turn};
@@ -68,6 +70,15 @@ pub struct ClientCounts {
     pub circuit_open: AtomicU64,
 }
 
+/// What who asks is willing to wait for.
+#[derive(Clone, Copy)]
+pub struct Patience<'a> {
+    /// How long, from the moment the request leaves to the head of its answer.
+    pub head: Duration,
+    /// Rung at that moment.
+    pub sent: Option<&'a Notify>,
+}
+
 /// Asks peers for chunks and hands them copies. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
@@ -81,6 +92,7 @@ pub(super) struct Inner {
     pool: Arc<Pool>,
     circuits: Mutex<BTreeMap<NodeId, Circuit>>,
     channels: Mutex<BTreeMap<NodeId, Channel>>,
+    latencies: Latencies,
     counts: ClientCounts,
 }
 
@@ -96,6 +108,7 @@ impl Client {
             pool,
             circuits: Mutex::default(),
             channels: Mutex::default(),
+            latencies: Latencies::default(),
             counts: ClientCounts::default(),
         });
         tasks.spawn(pass_maps(inner.newer.subscribe(), members, Arc::downgrade(&inner)));
@@ -140,7 +153,7 @@ impl Client {
     /// whether the bytes will come ([`PeerBody::first`]). `deadline` bounds everything, the whole body included.
     pub async fn read(&self, node: NodeId, request: &ChunkRequest, deadline: Instant) -> Result<PeerBody, PeerError> {
         let within = if request.want().is_fill() { FILL_HEAD } else { HEAD };
-        self.read_within(node, request, within, deadline).await
+        self.read_within(node, request, Patience { head: within, sent: None }, deadline).await
     }
 
     /// The same, with another bound for the head of the answer.
@@ -148,12 +161,12 @@ impl Client {
         &self,
         node: NodeId,
         request: &ChunkRequest,
-        within: Duration,
+        patience: Patience<'_>,
         deadline: Instant,
     ) -> Result<PeerBody, PeerError> {
         let purpose = if request.want().is_fill() { Purpose::Fill } else { Purpose::Have };
         let head = request.to_head();
-        let (leased, answer) = self.ask_within(node, purpose, head, Outgoing::empty(), within, deadline).await?;
+        let (leased, answer) = self.ask_within(node, purpose, head, Outgoing::empty(), patience, deadline).await?;
         let expected = body_len(request.range(), Some(request.want()));
         if answer.body().size_hint().exact() != Some(expected) {
             self.inner.record(node, Verdict::Failed);
@@ -211,7 +224,14 @@ impl Client {
             return Err(PeerError::Broken);
         }
         let (leased, answer) = self
-            .ask_within(node, Purpose::Put, request.to_head(), Outgoing::of(frames), Duration::MAX, deadline)
+            .ask_within(
+                node,
+                Purpose::Put,
+                request.to_head(),
+                Outgoing::of(frames),
+                Patience { head: Duration::MAX, sent: None },
+                deadline,
+            )
             .await?;
         self.inner.record(node, Verdict::Alive);
         if answer.body().is_end_stream() {
@@ -251,6 +271,16 @@ impl Client {
         Ok(channel.clone())
     }
 
+    /// When a request for bytes to `node` is late enough for another owner to be asked as well.
+    pub fn hedge_after(&self, node: NodeId) -> Duration {
+        self.inner.latencies.hedge_after(node, self.inner.runtime.clock.now())
+    }
+
+    /// Whether `node` answers so much later than others that another owner is better asked first.
+    pub fn is_slow(&self, node: NodeId) -> bool {
+        self.inner.latencies.is_slow(node, self.inner.runtime.clock.now())
+    }
+
     /// What was asked and how it went.
     pub fn counts(&self) -> &ClientCounts {
         &self.inner.counts
@@ -270,10 +300,10 @@ impl Client {
         body: Outgoing,
         deadline: Instant,
     ) -> Result<(Leased, Response<Incoming>), PeerError> {
-        self.ask_within(node, purpose, head, body, HEAD, deadline).await
+        self.ask_within(node, purpose, head, body, Patience { head: HEAD, sent: None }, deadline).await
     }
 
-    /// The successful answer to one request, whose head came `within` this time of being asked. Waiting in line for a
+    /// The successful answer to one request, whose head came in the time that `patience` gives it. Waiting in line for a
     /// connection is not the peer's doing: it ends at the deadline and tells the circuit nothing.
     async fn ask_within(
         &self,
@@ -281,24 +311,32 @@ impl Client {
         purpose: Purpose,
         head: Request<()>,
         body: Outgoing,
-        within: Duration,
+        patience: Patience<'_>,
         deadline: Instant,
     ) -> Result<(Leased, Response<Incoming>), PeerError> {
         let inner = &self.inner;
         let to = inner.destination(node)?;
         let turn = inner.pool.turn(node, purpose, deadline).await?;
-        let within = if inner.is_troubled(node) { within.min(PROBE_HEAD) } else { within };
+        let within = if inner.is_troubled(node) { patience.head.min(PROBE_HEAD) } else { patience.head };
         if !inner.admit(node) {
             inner.counts.circuit_open.fetch_add(1, Ordering::Relaxed);
             return Err(PeerError::CircuitOpen(node));
         }
         inner.counts.requests.fetch_add(1, Ordering::Relaxed);
         let began = inner.runtime.clock.now();
-        let attempt = Attempt { inner, node, began, open: true };
+        if let Some(sent) = patience.sent {
+            sent.notify_one();
+        }
+        let measured = matches!(purpose, Purpose::Have | Purpose::Fill);
+        let attempt = Attempt { inner, node, began, measured, open: true };
         let deadline = deadline.min(began.checked_add(within).unwrap_or(deadline));
         let exchanged = self.exchange(&to, turn, head, body, deadline).await;
         attempt.ended();
         let (leased, answer) = exchanged.inspect_err(|error| inner.record(node, inner.verdict(error, began)))?;
+        if measured {
+            let now = inner.runtime.clock.now();
+            inner.latencies.add(node, now - began, now);
+        }
         if let (Some(epoch), Identity::Node(_, name)) = (epoch_of_answer(answer.headers()), &to.identity) {
             self.hear(name, epoch);
         }
@@ -346,6 +384,8 @@ struct Attempt<'a> {
     inner: &'a Inner,
     node: NodeId,
     began: Instant,
+    /// Whether its answer's head comes as soon as the peer can.
+    measured: bool,
     open: bool,
 }
 
@@ -357,7 +397,15 @@ impl Attempt<'_> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if self.open && self.inner.runtime.clock.now().duration_since(self.began) >= GIVEN_UP {
+        if !self.open {
+            return;
+        }
+        let now = self.inner.runtime.clock.now();
+        let waited = now.duration_since(self.began);
+        if self.measured {
+            self.inner.latencies.add(self.node, waited, now);
+        }
+        if waited >= GIVEN_UP {
             self.inner.record(self.node, Verdict::Failed);
         }
     }
