@@ -14,7 +14,7 @@ use bytes::Bytes;
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, VolumeId};
 use larder_proto::map::{ClusterMap, Node, NodeState, Ports, TrustedKeys};
 use larder_proto::object::{ChunkSize, Object, ObjectKey};
-use larder_proto::volume::{Attributes, Freshness, Keeping, Origin, Volume};
+use larder_proto::volume::{Attributes, Freshness, Keeping, LocalCopies, Origin, Volume};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -318,6 +318,7 @@ fn volume() -> Volume {
         read_deadline: Duration::from_secs(30),
         freshness: Freshness::Within(Duration::from_secs(60)),
         attributes: Attributes { uid: 0, gid: 0, file_mode: 0o444, dir_mode: 0o555 },
+        local_copies: LocalCopies::Auto,
         keeping: Keeping::default(),
     }
 }

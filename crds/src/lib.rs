@@ -37,8 +37,8 @@ pub use quantity::{
 pub use schema::definition;
 pub use volume::{
     Access, Addressing, Admission, Attributes, AzureCredentials, AzureOrigin, CacheVolume, CacheVolumeSpec,
-    CacheVolumeStatus, ChunkSize, ClusterRef, KeyPattern, LocalOrigin, Origin, OriginMember, S3Credentials, S3Origin,
-    SecretRef,
+    CacheVolumeStatus, ChunkSize, ClusterRef, KeyPattern, LocalCopies, LocalOrigin, Origin, OriginMember,
+    S3Credentials, S3Origin, SecretRef,
 };
 
 /// Kubernetes' own types that appear in the public API, so that callers need not depend on k8s-openapi for them.

@@ -16,7 +16,7 @@ pub use keeping::{Admission, KeyPattern};
 pub use origin::{
     Addressing, AzureCredentials, AzureOrigin, LocalOrigin, Origin, OriginMember, S3Credentials, S3Origin, SecretRef,
 };
-pub use values::{Access, Attributes, ChunkSize};
+pub use values::{Access, Attributes, ChunkSize, LocalCopies};
 
 use crate::conditions::CONDITIONS_MAX;
 use crate::duration::{DURATION_PATTERN, DURATION_TEXT_MAX, DurationError, Freshness, parse_duration};
@@ -114,6 +114,11 @@ pub struct CacheVolumeSpec {
     /// Owner and mode of files and directories whose objects carry none.
     #[serde(default)]
     pub attributes: Attributes,
+
+    /// Whether a node keeps what is read there though other nodes own it; such copies leave first. Auto: an object of which half
+    /// was read there within an hour, while there is room. Always: each object that is read there, while there is room. Never: no.
+    #[serde(default)]
+    pub local_copies: LocalCopies,
 
     /// What is taken into the cache; what isn't is read all the same.
     #[serde(default)]

@@ -16,7 +16,7 @@ use larder_proto::identity::{Identity, Trust};
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, StoreId, VolumeId};
 use larder_proto::map::{ClusterMap, MapError, NodeState, Ports};
 use larder_proto::object::ChunkSize;
-use larder_proto::volume::{Attributes, Freshness, Keeping, Origin, Volume};
+use larder_proto::volume::{Attributes, Freshness, Keeping, LocalCopies, Origin, Volume};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -103,6 +103,7 @@ fn volume() -> Volume {
         read_deadline: Duration::from_secs(30),
         freshness: Freshness::Forever,
         attributes: Attributes { uid: 0, gid: 0, file_mode: 0o644, dir_mode: 0o755 },
+        local_copies: LocalCopies::Auto,
         keeping: Keeping::default(),
     }
 }

@@ -52,6 +52,8 @@ pub enum Field {
     Freshness,
     /// A volume's attributes.
     Attributes,
+    /// Whether a volume's chunks are kept where they are read.
+    LocalCopies,
     /// What of a volume is worth keeping.
     Keeping,
 }

@@ -35,6 +35,8 @@ pub struct Volume {
     pub freshness: Freshness,
     /// What files and directories look like.
     pub attributes: Attributes,
+    /// Whether nodes keep what they read but don't own.
+    pub local_copies: LocalCopies,
     /// What of it is worth keeping.
     pub keeping: Keeping,
 }
@@ -66,6 +68,18 @@ impl Keeping {
     pub fn pins(&self, key: &ObjectKey) -> bool {
         self.pin.iter().any(|glob| glob.matches(key))
     }
+}
+
+/// Whether a node keeps chunks that it doesn't own because they are read there (guests). They leave first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalCopies {
+    /// The whole object once half of it was read there within an hour, while there is room below the low watermark.
+    #[default]
+    Auto,
+    /// No.
+    Never,
+    /// The whole object at its first read, while there is room below the low watermark.
+    Always,
 }
 
 /// Where a volume's objects are.

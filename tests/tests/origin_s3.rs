@@ -15,7 +15,7 @@ use larder_proto::error::ErrorKind;
 use larder_proto::ids::{ClusterId, VolumeId};
 use larder_proto::object::{ChunkSize, DirPath, EntryName, ObjectKey, Version};
 use larder_proto::range::ByteRange;
-use larder_proto::volume::{Attributes, Credentials, Freshness, Keeping, Origin, S3, Secret, Volume};
+use larder_proto::volume::{Attributes, Credentials, Freshness, Keeping, LocalCopies, Origin, S3, Secret, Volume};
 use larder_tests::sigv4;
 use larder_tests::stub::{FaultAction, FaultOp, FaultRule, Operation, StubS3, pattern};
 use tokio::sync::watch;
@@ -63,6 +63,7 @@ fn volumes(s3: S3) -> Volumes {
         read_deadline: Duration::from_secs(30),
         freshness: Freshness::OnOpen,
         attributes: Attributes { uid: 0, gid: 0, file_mode: 0o444, dir_mode: 0o555 },
+        local_copies: LocalCopies::Auto,
         keeping: Keeping::default(),
     };
     Arc::new(BTreeMap::from([(id(), Arc::new(volume))]))

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use larder_proto::ids::{ClusterId, NodeName};
 use larder_proto::object::{ChunkSize, Version};
-use larder_proto::volume::{Attributes, Keeping, Origin};
+use larder_proto::volume::{Attributes, Keeping, LocalCopies, Origin};
 use parking_lot::Mutex;
 
 use super::*;
@@ -160,6 +160,7 @@ fn rig(freshness: Freshness) -> Rig {
         read_deadline: Duration::from_secs(30),
         freshness,
         attributes: Attributes { uid: 1, gid: 2, file_mode: 0o444, dir_mode: 0o555 },
+        local_copies: LocalCopies::Auto,
         keeping: Keeping::default(),
     };
     let identity = Identity::Node(ClusterId::of("default/demo"), NodeName::parse("n1").expect("a name"));

@@ -27,6 +27,22 @@ pub enum Access {
     Unknown,
 }
 
+/// Whether a node keeps what is read there though other nodes own it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LocalCopies {
+    /// An object of which half was read there within an hour.
+    #[default]
+    Auto,
+    /// Nothing.
+    Never,
+    /// Each object that is read there.
+    Always,
+    /// A value that a newer version knows; refused by the schema.
+    #[serde(other, skip_serializing)]
+    #[schemars(skip)]
+    Unknown,
+}
+
 /// The size of a chunk: 64Ki to 64Mi, each twice the one before. An enum in the schema, because its message names all values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

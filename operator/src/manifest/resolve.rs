@@ -6,7 +6,7 @@ use larder_crds::{CacheCluster, CacheVolume, KeyPattern, OriginMember, SecretRef
 use larder_proto::glob::Glob;
 use larder_proto::ids::VolumeId;
 use larder_proto::volume::{
-    Attributes, Azure, AzureCredentials, Credentials, Freshness, Keeping, Origin, S3, Secret, Volume,
+    Attributes, Azure, AzureCredentials, Credentials, Freshness, Keeping, LocalCopies, Origin, S3, Secret, Volume,
 };
 
 use super::secret::SecretData;
@@ -132,6 +132,14 @@ fn build(
         read_deadline: spec.read_deadline().map_err(|e| refuse("spec.readDeadline")(&e))?,
         freshness,
         attributes: attributes(placed)?,
+        local_copies: match spec.local_copies {
+            larder_crds::LocalCopies::Auto => LocalCopies::Auto,
+            larder_crds::LocalCopies::Never => LocalCopies::Never,
+            larder_crds::LocalCopies::Always => LocalCopies::Always,
+            larder_crds::LocalCopies::Unknown => {
+                return Err(refuse("spec.localCopies")(&"must be Auto, Never or Always"));
+            }
+        },
         keeping: keeping(placed)?,
     })
 }

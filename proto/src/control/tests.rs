@@ -2,7 +2,9 @@ use super::*;
 use crate::glob::Glob;
 use crate::limits::GLOBS_MAX;
 use crate::object::ChunkSize;
-use crate::volume::{Attributes, Azure, AzureCredentials, Credentials, Freshness, Keeping, Origin, S3, Secret};
+use crate::volume::{
+    Attributes, Azure, AzureCredentials, Credentials, Freshness, Keeping, LocalCopies, Origin, S3, Secret,
+};
 use std::time::Duration;
 
 fn report() -> NodeReport {
@@ -64,6 +66,7 @@ fn volume(origin: Origin, freshness: Freshness) -> Volume {
         read_deadline: Duration::from_secs(30),
         freshness,
         attributes: Attributes { uid: 1, gid: 2, file_mode: 0o644, dir_mode: 0o755 },
+        local_copies: LocalCopies::Always,
         keeping: Keeping {
             after_reads: 2,
             exclude: vec![Glob::parse("*.tmp").expect("a pattern")],

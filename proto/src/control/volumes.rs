@@ -9,7 +9,9 @@ use crate::glob::Glob;
 use crate::ids::VolumeId;
 use crate::limits::GLOBS_MAX;
 use crate::object::ChunkSize;
-use crate::volume::{Attributes, Azure, AzureCredentials, Credentials, Freshness, Keeping, Origin, S3, Secret, Volume};
+use crate::volume::{
+    Attributes, Azure, AzureCredentials, Credentials, Freshness, Keeping, LocalCopies, Origin, S3, Secret, Volume,
+};
 
 pub(super) fn parse(from: message::Volume) -> Result<Volume, BadMessage> {
     let attributes = from.attributes.ok_or(BadMessage(Field::Attributes))?;
@@ -29,7 +31,16 @@ pub(super) fn parse(from: message::Volume) -> Result<Volume, BadMessage> {
             file_mode: mode(attributes.file_mode)?,
             dir_mode: mode(attributes.dir_mode)?,
         },
+        local_copies: parse_local_copies(from.local_copies)?,
         keeping: parse_keeping(from.keeping.unwrap_or_default())?,
+    })
+}
+
+fn parse_local_copies(from: i32) -> Result<LocalCopies, BadMessage> {
+    Ok(match message::LocalCopies::try_from(from).map_err(|_| BadMessage(Field::LocalCopies))? {
+        message::LocalCopies::Unspecified | message::LocalCopies::Auto => LocalCopies::Auto,
+        message::LocalCopies::Never => LocalCopies::Never,
+        message::LocalCopies::Always => LocalCopies::Always,
     })
 }
 
@@ -130,6 +141,11 @@ pub(super) fn message(from: &Volume) -> message::Volume {
             Freshness::Forever => volume::Freshness::Forever(true),
         }),
         attributes: Some(message::Attributes { uid, gid, file_mode: file_mode.into(), dir_mode: dir_mode.into() }),
+        local_copies: match from.local_copies {
+            LocalCopies::Auto => message::LocalCopies::Auto.into(),
+            LocalCopies::Never => message::LocalCopies::Never.into(),
+            LocalCopies::Always => message::LocalCopies::Always.into(),
+        },
         keeping: Some(keeping_message(&from.keeping)),
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use larder_proto::ids::{ClusterId, Epoch, NodeName, Slot};
 use larder_proto::map::{ClusterMap, Node, NodeState, Ports, TrustedKeys};
 use larder_proto::object::{ChunkSize, ObjectKey};
-use larder_proto::volume::{Attributes, Freshness, Keeping, Origin as Place, Volume};
+use larder_proto::volume::{Attributes, Freshness, Keeping, LocalCopies, Origin as Place, Volume};
 use tokio::sync::watch;
 
 use super::*;
@@ -38,6 +38,7 @@ fn volume() -> Volume {
         read_deadline: Duration::from_secs(30),
         freshness: Freshness::Within(MINUTE),
         attributes: Attributes { uid: 0, gid: 0, file_mode: 0o444, dir_mode: 0o555 },
+        local_copies: LocalCopies::Auto,
         keeping: Keeping::default(),
     }
 }

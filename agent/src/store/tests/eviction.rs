@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_proto::glob::Glob;
 use larder_proto::ids::Slot;
-use larder_proto::volume::{Attributes, Freshness, Keeping, Origin, Volume};
+use larder_proto::volume::{Attributes, Freshness, Keeping, LocalCopies, Origin, Volume};
 use tokio::sync::watch;
 
 use super::*;
@@ -49,6 +49,7 @@ fn volume(keeping: Keeping) -> Volumes {
         read_deadline: Duration::from_secs(30),
         freshness: Freshness::Forever,
         attributes: Attributes { uid: 0, gid: 0, file_mode: 0o444, dir_mode: 0o555 },
+        local_copies: LocalCopies::Auto,
         keeping,
     };
     Arc::new(BTreeMap::from([(id, Arc::new(volume))]))
