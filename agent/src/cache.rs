@@ -32,6 +32,7 @@ mod counters;
 mod debug;
 mod drive;
 mod flight;
+mod guests;
 mod hedge;
 mod hops;
 mod keep;
@@ -50,6 +51,7 @@ pub use prefetch::Prefetch;
 
 use budget::Budget;
 use counters::Counters;
+use guests::Guests;
 use hedge::Hedges;
 use table::Flights;
 
@@ -94,6 +96,8 @@ struct Inner {
     ahead: Arc<Semaphore>,
     /// A third of the budget, in pages: what lands only to be kept.
     keeping: Arc<Semaphore>,
+    /// Objects that this node reads but doesn't own.
+    guests: Guests,
     /// Flights that wait for memory.
     waiting: AtomicUsize,
     counters: Arc<Counters>,
@@ -111,6 +115,7 @@ impl Cache {
     ) -> Self {
         let budget = Budget::new(budget_bytes);
         let ahead = Arc::new(Semaphore::new(prefetch::pages(budget.bytes() / 2)));
+        let (guests, worth) = Guests::new();
         let inner = Inner {
             runtime,
             stores,
@@ -123,15 +128,22 @@ impl Cache {
             keeping: Arc::new(Semaphore::new(keep::pages(&budget))),
             budget,
             ahead,
+            guests,
             waiting: AtomicUsize::new(0),
             counters: Arc::default(),
         };
-        Self { inner: Arc::new(inner) }
+        let inner = Arc::new(inner);
+        inner.runtime.tasks.spawn(inner.clone().complete_guests(worth));
+        Self { inner }
     }
 
     /// `range` of the chunk (counted from the chunk's start, inside it, not empty), if it is in memory. Never waits.
     pub fn read_now(&self, chunk: &Chunk, range: ByteRange) -> Option<Bytes> {
-        let bytes = self.inner.flights.get(&chunk.id())?.slice(range)?;
+        let flight = self.inner.flights.get(&chunk.id())?;
+        let bytes = flight.slice(range)?;
+        if flight.read_here_first() {
+            self.inner.read_here(chunk);
+        }
         counters::one(&self.inner.counters.hits_memory);
         Some(bytes)
     }

@@ -82,6 +82,8 @@ metrics! {
     Swept Counter "swept_files" ["outcome"];
     /// Copies of chunks, by what became of them
     Copies Counter "copies" ["outcome"];
+    /// Objects of other nodes that this node reads, by what became of copying them here
+    Guests Counter "guests" ["outcome"];
     /// Copies that other owners don't have yet
     CopiesPending Gauge "copies_pending" [];
     /// Requests to an origin

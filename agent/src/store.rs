@@ -342,6 +342,11 @@ impl Stores {
         result
     }
 
+    /// Bytes that the object's store can take without coming above its low watermark; nothing leaves for those.
+    pub fn room_below_low(&self, object: &ObjectId) -> u64 {
+        self.place(object).map_or(0, |directory| directory.index.lock().room_below_low_bytes())
+    }
+
     /// The store that has something of the object, else the one its id chooses among those that take writes.
     fn place(&self, object: &ObjectId) -> Option<&Arc<Directory>> {
         let knows = self.directories.iter().find(|directory| directory.index.lock().knows(object));

@@ -318,7 +318,7 @@ fn volume() -> Volume {
         read_deadline: Duration::from_secs(30),
         freshness: Freshness::Within(Duration::from_secs(60)),
         attributes: Attributes { uid: 0, gid: 0, file_mode: 0o444, dir_mode: 0o555 },
-        local_copies: LocalCopies::Auto,
+        local_copies: LocalCopies::Never,
         keeping: Keeping::default(),
     }
 }

@@ -15,7 +15,9 @@ use larder_proto::error::ErrorKind;
 use larder_proto::ids::{ClusterId, VolumeId};
 use larder_proto::object::{ChunkSize, DirPath, EntryName, ObjectKey, Version};
 use larder_proto::range::ByteRange;
-use larder_proto::volume::{Attributes, Azure, AzureCredentials, Freshness, Keeping, Origin, Secret, Volume};
+use larder_proto::volume::{
+    Attributes, Azure, AzureCredentials, Freshness, Keeping, LocalCopies, Origin, Secret, Volume,
+};
 use larder_tests::azurite::Azurite;
 use larder_tests::stub::pattern;
 use parking_lot::Mutex;
@@ -60,6 +62,7 @@ fn volumes(azure: Azure) -> Volumes {
         read_deadline: Duration::from_secs(30),
         freshness: Freshness::OnOpen,
         attributes: Attributes { uid: 0, gid: 0, file_mode: 0o444, dir_mode: 0o555 },
+        local_copies: LocalCopies::Auto,
         keeping: Keeping::default(),
     };
     Arc::new(BTreeMap::from([(id(), Arc::new(volume))]))

@@ -13,6 +13,7 @@ mod scenarios {
     mod directories;
     mod flights;
     mod freshness;
+    mod guests;
     mod leftovers;
     mod local_mode;
     mod min_nodes;

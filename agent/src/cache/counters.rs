@@ -82,6 +82,12 @@ counters! {
     copies_taken,
     /// Copies refused: not an owner, or no room.
     copies_refused,
+    /// Objects of others completed here because they are read here.
+    guests_completed,
+    /// Objects not completed here for want of room.
+    guests_no_room,
+    /// Objects not completed here because no owner had some chunk of them.
+    guests_not_had,
 }
 
 /// Counts one.

@@ -48,7 +48,10 @@ impl Inner {
         }
         if pattern == Pattern::Random {
             match timeout_at(deadline, self.read_direct(request, chunk, range)).await {
-                Ok(Direct::Bytes(bytes)) => return Ok(bytes),
+                Ok(Direct::Bytes(bytes)) => {
+                    self.read_here(chunk);
+                    return Ok(bytes);
+                }
                 Ok(Direct::Final(kind)) => return Err(ReadError { kind }),
                 Ok(Direct::Nothing) => {}
                 Err(_) => return Err(ReadError { kind: ErrorKind::DeadlineExceeded }),
@@ -75,6 +78,9 @@ impl Inner {
             let Progress { stage, kind, .. } = *progress.borrow_and_update();
             if let Some(bytes) = flight.slice(range) {
                 self.count_hit(flight);
+                if flight.read_here_first() {
+                    self.read_here(flight.chunk());
+                }
                 return Ok(bytes);
             }
             if let Stage::Failed(kind) = stage {

@@ -84,6 +84,8 @@ pub struct Flight {
     readers: AtomicUsize,
     /// Whether a reader or a peer ever had bytes of it.
     used: AtomicBool,
+    /// Whether a reader of this node had.
+    read_here: AtomicBool,
 }
 
 impl Flight {
@@ -100,6 +102,7 @@ impl Flight {
             seats: AtomicUsize::new(0),
             readers: AtomicUsize::new(0),
             used: AtomicBool::new(false),
+            read_here: AtomicBool::new(false),
         }
     }
 
@@ -139,6 +142,11 @@ impl Flight {
         let bytes = self.landing.slice(range)?;
         self.mark_used();
         Some(bytes)
+    }
+
+    /// A reader of this node has had bytes of it: whether it is the first.
+    pub fn read_here_first(&self) -> bool {
+        !self.read_here.load(Ordering::Relaxed) && !self.read_here.swap(true, Ordering::AcqRel)
     }
 
     /// A reader or a peer has come for its bytes.

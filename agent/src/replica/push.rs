@@ -14,7 +14,7 @@ use larder_proto::ids::{NodeId, NodeName, VolumeId};
 use larder_proto::limits::SEGMENT_BYTES;
 use larder_proto::object::{Chunk, ChunkId};
 use larder_proto::range::ByteRange;
-use larder_proto::volume::Volume;
+use larder_proto::volume::{LocalCopies, Volume};
 use larder_proto::wire::{BatchEvent, BatchRequest, PutRequest, RequestId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -113,6 +113,11 @@ impl Replicator {
     /// The owners of a chunk as the map of now and the chunk's volume say.
     pub fn owners(&self, chunk: &Chunk) -> Owners {
         self.inner.owners(chunk)
+    }
+
+    /// Whether chunks of the volume are kept where they are read; not when it isn't known.
+    pub fn local_copies(&self, volume: VolumeId) -> LocalCopies {
+        self.inner.volumes.borrow().get(&volume).map_or(LocalCopies::Never, |volume| volume.local_copies)
     }
 
     /// The node of this name, by the map of now.

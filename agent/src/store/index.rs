@@ -315,6 +315,11 @@ impl Index {
         self.standing.generation()
     }
 
+    /// Bytes that can be taken without coming above the low watermark.
+    pub fn room_below_low_bytes(&self) -> u64 {
+        self.low_bytes().saturating_sub(self.taken_bytes() + self.leaving_bytes)
+    }
+
     /// Bytes of chunks whose removal isn't finished.
     pub fn leaving_bytes(&self) -> u64 {
         self.leaving_bytes

@@ -29,7 +29,8 @@ impl VolumeSpec {
     pub fn bucket(name: &str, endpoint: &str, bucket: &str) -> VolumeSpec {
         let secret = format!("{name}-keys");
         let s3 = json!({"bucket": bucket, "endpoint": endpoint, "credentials": {"secretRef": {"name": secret}}});
-        let spec = json!({"clusterRef": {"name": CLUSTER_NAME}, "origin": {"s3": s3}});
+        // Nothing is kept where the map doesn't put it, unless a scenario says so.
+        let spec = json!({"clusterRef": {"name": CLUSTER_NAME}, "origin": {"s3": s3}, "localCopies": "Never"});
         let Value::Object(spec) = spec else { unreachable!("written as an object") };
         VolumeSpec { name: name.to_owned(), spec, secret: Map::new() }.keys("none", "none")
     }
@@ -68,6 +69,11 @@ impl VolumeSpec {
     /// `chunkSize`.
     pub fn chunk_size(self, size: &str) -> VolumeSpec {
         self.with("chunkSize", size)
+    }
+
+    /// `localCopies`; `Never` otherwise.
+    pub fn local_copies(self, which: &str) -> VolumeSpec {
+        self.with("localCopies", which)
     }
 
     /// `readAhead`.

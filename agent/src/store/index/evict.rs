@@ -27,7 +27,7 @@ impl Index {
         percent(self.capacity_bytes, self.watermarks.high_percent)
     }
 
-    fn low_bytes(&self) -> u64 {
+    pub(super) fn low_bytes(&self) -> u64 {
         percent(self.capacity_bytes, self.watermarks.low_percent)
     }
 
