@@ -63,7 +63,7 @@ impl Glob {
 fn matches(steps: &[Step], subject: &[u8]) -> bool {
     let mut reached = vec![false; steps.len() + 1];
     reached[0] = true;
-    skip_stars(steps, &mut reached);
+    skip_stars(steps, &mut reached, true);
     for byte in subject {
         let mut next = vec![false; steps.len() + 1];
         for (at, step) in steps.iter().enumerate().filter(|(at, _)| reached[*at]) {
@@ -74,19 +74,19 @@ fn matches(steps: &[Step], subject: &[u8]) -> bool {
                 Step::Any => next[at] = true,
             }
         }
-        skip_stars(steps, &mut next);
+        skip_stars(steps, &mut next, *byte == b'/');
         reached = next;
     }
     reached[steps.len()]
 }
 
-/// A star may stand for nothing; `**/` for no directory at all.
-fn skip_stars(steps: &[Step], reached: &mut [bool]) {
+/// A star may stand for nothing; `**/` for no directory at all, where a component begins.
+fn skip_stars(steps: &[Step], reached: &mut [bool], is_component_start: bool) {
     for at in 0..steps.len() {
         if reached[at] && matches!(steps[at], Step::Some | Step::Any) {
             reached[at + 1] = true;
             let whole = steps[at] == Step::Any && (at == 0 || steps[at - 1] == Step::Byte(b'/'));
-            if whole && steps.get(at + 1) == Some(&Step::Byte(b'/')) {
+            if is_component_start && whole && steps.get(at + 1) == Some(&Step::Byte(b'/')) {
                 reached[at + 2] = true;
             }
         }
