@@ -11,6 +11,7 @@ mod scenarios {
     mod changes;
     mod deaths;
     mod directories;
+    mod docs_true;
     mod flights;
     mod freshness;
     mod guests;
