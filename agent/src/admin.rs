@@ -2,7 +2,7 @@
 //!
 //! Owns which path answers on which address: `/healthz`, `/readyz` and `/metrics` on the node's address, `/debug/*`
 //! only on 127.0.0.1 (the same port number). GET only, a bounded number of connections, a deadline for each head. It
-//! holds no state: what it says comes from [`Sources`]. Nothing here names an object.
+//! holds no state: what it says comes from [`Sources`]. Only `/debug/flights` names objects.
 
 use std::convert::Infallible;
 use std::io;

@@ -120,8 +120,10 @@ fn operations_explain_every_reason_that_a_status_can_have() {
         let after = code.split(before).skip(1);
         after.map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default()).collect()
     };
-    let reasons: BTreeSet<&str> = ["Reason::", "add(\"", "\n                        \""].into_iter().flat_map(words).collect();
-    let reasons: BTreeSet<&str> = reasons.into_iter().filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase())).collect();
+    let reasons: BTreeSet<&str> =
+        ["Reason::", "add(\"", "\n                        \""].into_iter().flat_map(words).collect();
+    let reasons: BTreeSet<&str> =
+        reasons.into_iter().filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase())).collect();
     assert!(reasons.len() >= 15, "the reasons were not found: {reasons:?}");
     let missing: Vec<&&str> = reasons.difference(&explained).collect();
     assert!(missing.is_empty(), "docs/OPERATIONS.md doesn't explain {missing:?}");
@@ -129,7 +131,8 @@ fn operations_explain_every_reason_that_a_status_can_have() {
 
 /// Files that a document names from the repository's root.
 fn files_named(document: &str) -> BTreeSet<&str> {
-    let is_ours = |word: &&str| ["agent/", "crds/", "operator/", "proto/", "tests/"].iter().any(|dir| word.starts_with(dir));
+    let is_ours =
+        |word: &&str| ["agent/", "crds/", "operator/", "proto/", "tests/"].iter().any(|dir| word.starts_with(dir));
     let words = quoted(document).map(|word| word.split("::").next().unwrap_or(word));
     words.filter(is_ours).filter(|word| !word.contains(['*', ' ', '<'])).collect()
 }
