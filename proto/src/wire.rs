@@ -61,6 +61,9 @@ impl fmt::Debug for RequestId {
 pub enum Want {
     /// Bytes from its stores or a running flight, or `NotHere` at once.
     Have,
+    /// As `Have`, from somebody whose check the sender's bytes have failed: the sender checks them as it reads them, and
+    /// drops a chunk that fails. Everybody else gets what is stored, unread.
+    DoubtedHave,
     /// As `Have`, and when the chunk isn't here: bring it from the origin. Goes to the slot's first Serving owner; an
     /// owner that isn't first passes it on.
     Fill,
@@ -73,7 +76,7 @@ impl Want {
     /// Whether the body begins with a status, and the request uses the connections of Fills.
     pub fn is_fill(self) -> bool {
         match self {
-            Self::Have => false,
+            Self::Have | Self::DoubtedHave => false,
             Self::Fill | Self::PassedFill => true,
         }
     }

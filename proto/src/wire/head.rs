@@ -81,6 +81,7 @@ impl Want {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Have => "have",
+            Self::DoubtedHave => "have-doubted",
             Self::Fill => "fill",
             Self::PassedFill => "fill-passed",
         }
@@ -89,6 +90,7 @@ impl Want {
     pub(super) fn from_head(headers: &HeaderMap) -> Result<Self, WireError> {
         match text(headers, WANT)? {
             "have" => Ok(Self::Have),
+            "have-doubted" => Ok(Self::DoubtedHave),
             "fill" => Ok(Self::Fill),
             "fill-passed" => Ok(Self::PassedFill),
             _ => Err(WireError::Header(WANT)),

@@ -104,6 +104,7 @@ fn the_head_of_a_fill_is_pinned() {
     assert_eq!(target_of(&head), Ok(Target::Chunk));
     assert_eq!(ChunkRequest::parse(&head), Ok(sample()));
     assert_eq!(Want::Have.as_str(), "have");
+    assert_eq!(Want::DoubtedHave.as_str(), "have-doubted");
     assert_eq!(sample().passed_on(Epoch(8)).want().as_str(), "fill-passed");
 }
 
