@@ -64,6 +64,8 @@ metrics! {
     Filled Counter "filled" [];
     /// Chunks on their way
     Flights Gauge "flights" [];
+    /// Memory as the allocator (jemalloc) counts it: allocated, active, resident, retained
+    Allocator Gauge "allocator_bytes" ["kind"];
     /// Memory held by flights
     FlightBytes Gauge "flight_bytes" [];
     /// Bound of the memory held by flights

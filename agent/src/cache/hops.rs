@@ -154,7 +154,7 @@ impl Inner {
         let patience = if want.is_fill() { BODY_WITHIN } else { HAVE_PATIENCE };
         let second = want.is_fill() && ask.leading == Leading::Asked;
         let head_within = match want {
-            Want::Have => HAVE_PATIENCE,
+            Want::Have | Want::DoubtedHave => HAVE_PATIENCE,
             Want::Fill | Want::PassedFill => {
                 if second {
                     SECOND_WAIT
@@ -219,8 +219,14 @@ impl Place {
                 };
                 tokio::select! { biased;
                     answer = answer => {
-                        let (bytes, crcs) = inner.checked(answer.map_err(|error| failure(&error))?)?;
-                        return Ok(Piece { bytes, crcs: Some(crcs) });
+                        let piece = answer.map_err(|error| failure(&error))?;
+                        return match inner.checked(piece) {
+                            Ok((bytes, crcs)) => Ok(Piece { bytes, crcs: Some(crcs) }),
+                            Err(failure) => {
+                                inner.doubt(*node, chunk);
+                                Err(failure)
+                            }
+                        };
                     }
                     () = sleep(SILENCE), if *fills => {}
                 }
@@ -240,6 +246,18 @@ impl Inner {
             tracing::warn!(%corrupt, "a peer sent a corrupt block; another place is asked");
             HopFailure::Broken
         })
+    }
+
+    /// A peer sent something wrong: it is made to look at what it has, and drops it if it is wrong there.
+    fn doubt(&self, node: NodeId, chunk: &Chunk) {
+        let id = RequestId(self.runtime.rng.next_u64());
+        let epoch = self.replicator.owners(chunk).epoch;
+        let request = ChunkRequest::whole(id, Want::DoubtedHave, epoch, chunk.clone());
+        let (peers, deadline) = (self.peers.clone(), self.now() + BODY_WITHIN);
+        self.runtime.tasks.spawn(async move {
+            let Ok(mut body) = peers.read(node, &request, deadline).await else { return };
+            while let Some(Ok(_looked_at_there)) = body.next().await {}
+        });
     }
 
     /// A range of whole blocks from this node's store, checked. A chunk that fails its check is dropped there, and comes

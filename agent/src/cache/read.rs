@@ -149,7 +149,7 @@ impl Inner {
         ask: &Ask<'_>,
     ) -> Result<Bytes, HopFailure> {
         let patience = match want {
-            Want::Have => 4 * HAVE_PATIENCE,
+            Want::Have | Want::DoubtedHave => 4 * HAVE_PATIENCE,
             Want::Fill | Want::PassedFill => FILL_PATIENCE,
         };
         timeout(patience, self.receive_blocks(node, want, chunk, wide, ask)).await.unwrap_or(Err(HopFailure::Broken))

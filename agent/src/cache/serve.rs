@@ -16,7 +16,6 @@ use larder_proto::range::ByteRange;
 use larder_proto::wire::{ChunkRequest, PutRequest, Want};
 
 use super::counters::{add, one};
-use super::hops::Piece;
 use super::route::Hop;
 use super::table::{Boarded, Leading, Patience, Progress, Seat, Stage};
 use super::{Cache, Inner};
@@ -37,13 +36,13 @@ impl Handler for Cache {
         }
         let first = ByteRange::at(range.start(), u64::from(SEGMENT_BYTES)).clamp(range.end());
         if inner.stores.has(&chunk.id())
-            && let Some(piece) = inner.read_stored(chunk, first).await
+            && let Some(piece) = inner.stored(chunk, first, request.want()).await
         {
             let rest = ByteRange::new(first.end(), range.end()).unwrap_or(first);
-            let piece = checksummed(chunk, first, piece);
-            return Ok(Box::new(FromStore { inner: inner.clone(), chunk: chunk.clone(), piece, rest }));
+            let (inner, chunk, want) = (inner.clone(), chunk.clone(), request.want());
+            return Ok(Box::new(FromStore { inner, chunk, want, piece: Some(piece), rest }));
         }
-        if request.want() == Want::Have {
+        if !request.want().is_fill() {
             return Err(ErrorKind::NotHere);
         }
         let leading = if request.want() == Want::PassedFill { Leading::Passed } else { Leading::Asked };
@@ -90,7 +89,7 @@ impl Inner {
         }
         let asked = flight.asked();
         match request.want() {
-            Want::Have => match asked {
+            Want::Have | Want::DoubtedHave => match asked {
                 Some(Hop::Origin(_) | Hop::Store) => Follow::Yes,
                 Some(Hop::Have(_) | Hop::OwnersHave(_) | Hop::Fill(_)) | None => Follow::StoreOnly,
             },
@@ -99,6 +98,20 @@ impl Inner {
                 if asker.is_some_and(|asker| flight.waits_for(asker)) { Follow::No } else { Follow::Yes }
             }
         }
+    }
+
+    /// A range of whole blocks of this node's store, with the checksums it came with. They are made once, when bytes enter
+    /// the cluster, and checked by who hands the bytes to a door; the sender looks only when the asker has found them wrong.
+    async fn stored(&self, chunk: &Chunk, range: ByteRange, want: Want) -> Option<Checksummed> {
+        if want == Want::DoubtedHave {
+            let piece = self.read_stored(chunk, range).await?;
+            let first = chunk.first_block() + range.start() / u64::from(larder_proto::limits::BLOCK_BYTES);
+            return Checksummed::new(chunk.object().id(), first, piece.bytes, piece.crcs?);
+        }
+        self.stores.read(chunk, range).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, chunk = ?chunk.id(), "the store gave a peer no bytes");
+            None
+        })
     }
 
     /// Takes a copy into the store; it is here when this returns `Ok`.
@@ -137,11 +150,6 @@ fn kind_of(error: &StoreError) -> ErrorKind {
         StoreError::Misaligned { .. } | StoreError::Incomplete => ErrorKind::BadRequest,
         StoreError::Io(_) => ErrorKind::Internal,
     }
-}
-
-fn checksummed(chunk: &Chunk, range: ByteRange, piece: Piece) -> Option<Checksummed> {
-    let first = chunk.first_block() + range.start() / u64::from(larder_proto::limits::BLOCK_BYTES);
-    Checksummed::new(chunk.object().id(), first, piece.bytes, piece.crcs?)
 }
 
 /// Bytes that follow a flight.
@@ -204,10 +212,11 @@ impl ChunkBody for Following {
     }
 }
 
-/// Bytes of this node's store, checked before they leave.
+/// Bytes of this node's store.
 struct FromStore {
     inner: Arc<Inner>,
     chunk: Chunk,
+    want: Want,
     piece: Option<Checksummed>,
     rest: ByteRange,
 }
@@ -225,8 +234,7 @@ impl ChunkBody for FromStore {
             None => {
                 let range = ByteRange::at(self.rest.start(), u64::from(SEGMENT_BYTES)).clamp(self.rest.end());
                 self.rest = ByteRange::new(range.end(), self.rest.end())?;
-                let piece = self.inner.read_stored(&self.chunk, range).await?;
-                checksummed(&self.chunk, range, piece)?
+                self.inner.stored(&self.chunk, range, self.want).await?
             }
         };
         add(&self.inner.counters.bytes_served, piece.len() as u64);

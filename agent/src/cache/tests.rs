@@ -220,6 +220,30 @@ async fn a_corrupt_chunk_is_healed_from_the_other_owner() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_sent_a_corrupt_block_makes_the_sender_look() {
+    let mut world = World::new(7).await;
+    let object = world.put("a", CHUNK as usize);
+    let chunk = chunk(&object, 0);
+    let (lead, _, reader) = world.roles(&chunk);
+    read_all(&world, lead, &chunk).await.expect("filled");
+    copied(&world, &chunk).await;
+    world.node(lead).stores.close().await;
+    world.kill(lead, Ending::ProcessDies).await;
+    let disk = world.disk(lead).clone();
+    let file = disk.paths().into_iter().find(|path| path.to_string_lossy().contains("/objects/")).expect("stored");
+    assert!(disk.flip(&file, 70_000, 3));
+    world.start(lead).await;
+    let got = read(&world, reader, &chunk, ByteRange::at(69_000, 5_000), Pattern::Random).await.expect("read");
+    assert!(got == content("a", CHUNK as usize)[69_000..74_000], "the other owner's copy");
+    assert_eq!(world.node(reader).cache.snapshot().corrupt, 1, "found by who hands the bytes to a door");
+    until("the sender has looked", || world.node(lead).cache.snapshot().corrupt == 1).await;
+    let lead_has = |world: &World| world.node(lead).stores.has(&chunk.id());
+    assert!(!lead_has(&world) || read_all(&world, lead, &chunk).await.is_ok());
+    assert!(read_all(&world, reader, &chunk).await.expect("read") == content("a", CHUNK as usize));
+    assert_eq!(world.gets(), 1, "nothing is fetched again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn errors_of_the_origin_reach_every_reader() {
     let world = World::new(6).await;
     for (error, kind) in [

@@ -17,6 +17,7 @@ use crate::map::MapHolder;
 use crate::origin::Origins;
 use crate::peer;
 use crate::runtime::net::tls::TlsNet;
+use crate::runtime::process;
 use crate::store::{Health, Stores};
 
 /// The trees that are mounted now. Cheap to clone; reading takes no lock.
@@ -63,6 +64,7 @@ impl Samples for Sources {
     fn samples(&self) -> Vec<Sample> {
         let mut samples = Vec::with_capacity(128);
         self.cache(&mut samples);
+        allocator(&mut samples);
         self.copies(&mut samples);
         self.origins(&mut samples);
         self.peers(&mut samples);
@@ -247,4 +249,16 @@ impl Sources {
         into.push(Sample::new(M::PassthroughFiles, &[], counted.files));
         into.push(Sample::new(M::PassthroughFilesMax, &[], counted.files_max));
     }
+}
+
+/// What jemalloc counts.
+fn allocator(into: &mut Vec<Sample>) {
+    let Some(known) = process::allocator() else { return };
+    let kinds = [
+        ("allocated", known.allocated),
+        ("active", known.active),
+        ("resident", known.resident),
+        ("retained", known.retained),
+    ];
+    into.extend(kinds.map(|(kind, bytes)| Sample::new(M::Allocator, &[kind], bytes)));
 }

@@ -69,6 +69,33 @@ fn limit_of(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
 }
 
+/// What the allocator says of itself, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocator {
+    /// What the program holds.
+    pub allocated: u64,
+    /// Pages that hold something.
+    pub active: u64,
+    /// Pages that the kernel has given memory for.
+    pub resident: u64,
+    /// Address space that was given back to the kernel and is kept for later.
+    pub retained: u64,
+}
+
+/// jemalloc's statistics of this moment; nothing where it doesn't keep them.
+pub fn allocator() -> Option<Allocator> {
+    use tikv_jemalloc_ctl::{epoch, stats};
+    // The numbers are those of the last epoch.
+    epoch::advance().ok()?;
+    let bytes = |read: tikv_jemalloc_ctl::Result<usize>| read.ok().and_then(|bytes| u64::try_from(bytes).ok());
+    Some(Allocator {
+        allocated: bytes(stats::allocated::read())?,
+        active: bytes(stats::active::read())?,
+        resident: bytes(stats::resident::read())?,
+        retained: bytes(stats::retained::read())?,
+    })
+}
+
 /// Reads a small text file that a person named on the command line; an error when it is longer than `max_bytes`.
 pub fn read_text(file: &Path, max_bytes: u64) -> io::Result<String> {
     use std::io::Read;
@@ -97,6 +124,12 @@ pub fn asked_to_stop() -> io::Result<impl Future<Output = ()>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_allocator_knows_what_is_held() {
+        let known = allocator().expect("statistics are built in");
+        assert!(known.resident > 0 && known.allocated <= known.active && known.active <= known.resident, "{known:?}");
+    }
 
     #[test]
     fn both_kinds_of_cgroup_are_found() {
