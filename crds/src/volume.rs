@@ -86,7 +86,8 @@ pub struct CacheVolumeSpec {
     ]))]
     pub chunk_size: ChunkSize,
 
-    /// How far ahead of a sequential reader to fetch: 0, or a size up to 99Mi.
+    /// How far the kernel reads ahead of a sequential reader of a mount: 0, or a size up to 99Mi. Lower it for programs that map
+    /// large files and read here and there. What agents fetch ahead from each other and the origin goes by itself.
     #[serde(default = "default_read_ahead")]
     #[schemars(extend("pattern" = READ_AHEAD_PATTERN, "maximum" = 103_809_024))]
     pub read_ahead: Quantity,
