@@ -20,7 +20,8 @@ fn is_up_means_that_the_mounts_serve_and_a_bad_origin_is_told_at_once() {
     assert_eq!(cluster.sum("larder_reads_total", &[]), 0);
     cluster.wait_condition("cv", "good", "OriginReachable", "Reachable");
     cluster.wait_condition("cv", "nowhere", "OriginReachable", "NoSuchBucket");
-    let line = "volume default/nowhere: NoSuchBucket: the bucket, container or directory does not exist: mend spec.origin";
+    let line =
+        "volume default/nowhere: NoSuchBucket: the bucket, container or directory does not exist: mend spec.origin";
     wait_until(SOON, "the terminal names the volume", || cluster.terminal().contains(line));
     assert_eq!(cluster.terminal().matches(line).count(), 1, "once: {}", cluster.terminal());
     assert_eq!(cluster.condition("cv", "nowhere", "Ready").unwrap().0, "True", "still up");
