@@ -4,6 +4,7 @@ mod eviction;
 mod faults;
 mod model;
 mod passing;
+mod recording;
 mod refusals;
 
 use std::net::SocketAddr;
