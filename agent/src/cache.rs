@@ -39,6 +39,7 @@ mod keep;
 mod landing;
 mod prefetch;
 mod read;
+mod repair;
 mod route;
 mod serve;
 mod table;
@@ -134,6 +135,9 @@ impl Cache {
         };
         let inner = Arc::new(inner);
         inner.runtime.tasks.spawn(inner.clone().complete_guests(worth));
+        if let Some(damaged) = inner.stores.damaged() {
+            inner.runtime.tasks.spawn(inner.clone().repair_all(damaged));
+        }
         Self { inner }
     }
 

@@ -15,7 +15,8 @@ use larder_proto::checksum::Checksummed;
 use larder_proto::ids::{ObjectId, VolumeId};
 use larder_proto::object::{Chunk, ChunkId};
 use larder_proto::range::ByteRange;
-use tokio::sync::oneshot;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
 
 use self::admission::Admission;
 use self::committer::Committer;
@@ -237,6 +238,9 @@ const OPEN_FILES_MAX: usize = 256;
 /// A fill waits so long for eviction when there is no room at all, then bypasses the store.
 const ROOM_DEADLINE: Duration = Duration::from_millis(250);
 
+/// Damaged chunks that wait for repair, at most; others come again when they are read.
+const DAMAGED_MAX: usize = 1_024;
+
 /// A read waits so long for buffer memory, then the caller takes another place.
 const BUFFER_DEADLINE_MS: u64 = 5_000;
 
@@ -249,6 +253,7 @@ pub struct Stores {
     directories: Arc<Vec<Arc<Directory>>>,
     admission: Arc<Admission>,
     buffers: BufferPool,
+    repairs: Arc<Mutex<Option<mpsc::Receiver<Chunk>>>>,
     tasks: Tasks,
 }
 
@@ -262,8 +267,12 @@ impl Stores {
         watermarks: Watermarks,
     ) -> Result<Self, OpenError> {
         let count = configs.len().max(1);
-        let share =
-            Share { index_cache_bytes: INDEX_CACHE_BYTES / count, open_files_max: (OPEN_FILES_MAX / count).max(8) };
+        let (damaged, repairs) = mpsc::channel(DAMAGED_MAX);
+        let share = Share {
+            index_cache_bytes: INDEX_CACHE_BYTES / count,
+            open_files_max: (OPEN_FILES_MAX / count).max(8),
+            damaged,
+        };
         let mut claimed = Vec::new();
         for config in configs {
             claimed.push(label::claim(runtime, config, cache_id)?);
@@ -272,7 +281,7 @@ impl Stores {
         for (config, claimed) in configs.iter().zip(claimed) {
             let id = claimed.label(runtime, config, cache_id)?;
             // Loading blocks; nothing else runs before the stores are open.
-            opened.push(Directory::open(runtime, config, claimed, id, watermarks, share)?);
+            opened.push(Directory::open(runtime, config, claimed, id, watermarks, share.clone())?);
         }
         let mut directories = Vec::new();
         for (directory, puts) in opened {
@@ -285,6 +294,7 @@ impl Stores {
             directories: Arc::new(directories),
             admission: Arc::default(),
             buffers,
+            repairs: Arc::new(Mutex::new(Some(repairs))),
             tasks: runtime.tasks.clone(),
         })
     }
@@ -359,10 +369,15 @@ impl Stores {
 
     /// Forgets a chunk whose bytes failed their check; counted. It can be filled again some milliseconds later
     /// ([`reserve`](Self::reserve) waits for that).
-    pub fn drop_chunk(&self, chunk: &ChunkId) {
+    pub fn drop_chunk(&self, chunk: &Chunk) {
         for directory in self.directories.iter() {
             directory.drop_corrupt(chunk);
         }
+    }
+
+    /// The chunks that were here, were damaged and dropped, one after the other, for who brings them again. Given once.
+    pub fn damaged(&self) -> Option<mpsc::Receiver<Chunk>> {
+        self.repairs.lock().take()
     }
 
     /// What each volume has here.

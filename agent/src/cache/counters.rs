@@ -52,6 +52,10 @@ counters! {
     bytes_served,
     /// Blocks, here or from a peer, that failed their checksum.
     corrupt,
+    /// Damaged chunks that this node's store has again.
+    repaired,
+    /// Damaged chunks that could not be brought at once.
+    repairs_failed,
     /// Places that were abandoned because they broke off or made no progress.
     abandoned,
     /// Peers that could not be reached when they were asked.

@@ -275,7 +275,7 @@ impl Inner {
             Err(corrupt) => {
                 one(&self.counters.corrupt);
                 tracing::warn!(%corrupt, "a chunk in the store is corrupt; it is dropped and comes anew");
-                self.stores.drop_chunk(&chunk.id());
+                self.stores.drop_chunk(chunk);
                 None
             }
         }

@@ -10,6 +10,8 @@ use larder_proto::range::ByteRange;
 use larder_proto::wire::RequestId;
 use tokio::time::{Instant, timeout};
 
+mod damage;
+
 use super::*;
 use crate::origin::sim::Fault;
 use crate::origin::{OriginError, Unreachable};

@@ -290,7 +290,7 @@ impl Inner {
             };
             if let Err(corrupt) = piece.clone().verify() {
                 tracing::warn!(%corrupt, "a chunk in the store is corrupt; it is dropped and will be filled again");
-                self.stores.drop_chunk(&chunk.id());
+                self.stores.drop_chunk(chunk);
                 return Err(Gone::ForEver);
             }
             at = range.end();

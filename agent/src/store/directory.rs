@@ -68,6 +68,8 @@ pub(super) struct Directory {
     pub writes: Lane,
     pub index_pool: Pool,
     pub puts: mpsc::Sender<Put>,
+    /// Chunks that were dropped because they were damaged.
+    damaged: mpsc::Sender<Chunk>,
     /// Something for the committer to do.
     pub wake: Notify,
     /// The committer has settled something: room may be free.
@@ -91,10 +93,18 @@ pub(super) struct Directory {
 }
 
 /// Shares of what all stores of a node use together.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Share {
     pub index_cache_bytes: usize,
     pub open_files_max: usize,
+    pub damaged: mpsc::Sender<Chunk>,
+}
+
+/// Whether the name is no file of ours any more: removed, made unreadable, or put in place of it.
+fn is_tampered(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | PermissionDenied | IsADirectory | NotADirectory)
+        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 impl Directory {
@@ -111,7 +121,7 @@ impl Directory {
         let disk = runtime.disk.clone();
         let counters = Counters::default();
         let mut index = Index::new(config.capacity_bytes, watermarks);
-        let opened = load(runtime, config, claimed, share, &mut index)?;
+        let opened = load(runtime, config, claimed, share.index_cache_bytes, &mut index)?;
         if opened.set_aside {
             counters.indexes_set_aside.one();
             tracing::warn!(store = config.name, "the index was damaged: set aside into lost/, the store begins empty");
@@ -133,6 +143,7 @@ impl Directory {
             writes: Lane::new(pool("write", 2, WRITES_WAITING_MAX), WRITES_WAITING_MAX),
             index_pool: pool("index", 1, 4),
             puts,
+            damaged: share.damaged,
             wake: Notify::new(),
             settled: Notify::new(),
             closing: Mutex::new(None),
@@ -291,19 +302,19 @@ impl Directory {
         let first = range.start() / u64::from(BLOCK_BYTES);
         let blocks = len.div_ceil(BLOCK_BYTES as usize);
         let within = usize::try_from(first).expect("a chunk has at most 1,024 blocks");
-        let crcs = self.catalog.crcs(id, within, blocks).map_err(|error| self.unreadable(id, error.into_io()))?;
-        let Some(crcs) = crcs else { return Ok(None) };
+        let crcs = self.catalog.crcs(id, within, blocks).map_err(|error| self.unreadable(chunk, error.into_io()))?;
+        let Some(crcs) = crcs else { return self.gone(chunk, io::ErrorKind::InvalidData.into()) };
         let file = match self.files.get(id.object, Open::Write) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.gone(id, error),
+            Err(error) if is_tampered(&error) => return self.gone(chunk, error),
             other => other?,
         };
         let direct = &mut buffer.whole_mut()[..len.next_multiple_of(PAGE_BYTES)];
         let count = match file.read_at(direct, chunk.range().start() + range.start()) {
-            Err(error) => return self.gone(id, error),
+            Err(error) => return self.gone(chunk, error),
             Ok(count) => count,
         };
         if count < len {
-            return self.gone(id, io::ErrorKind::UnexpectedEof.into());
+            return self.gone(chunk, io::ErrorKind::UnexpectedEof.into());
         }
         buffer.set_len(len);
         if !self.index.lock().has(&id) {
@@ -335,7 +346,7 @@ impl Directory {
         let file = self.files.open_for_kernel(object)?;
         if file.len()? < self.index.lock().size(&object).ok_or(NotPassed::NotHere)? {
             // Somebody cut it behind our back; mapped, its end would be SIGBUS.
-            self.drop_corrupt(&ChunkId { object, index: ChunkIndex(0) });
+            self.drop_by_id(ChunkId { object, index: ChunkIndex(0) });
             return Err(NotPassed::NotHere);
         }
         self.counters.passed.one();
@@ -343,25 +354,48 @@ impl Directory {
     }
 
     /// The chunk can't be read: an error if it should have been here, nothing if it was evicted meanwhile.
-    fn gone<T>(&self, id: ChunkId, error: io::Error) -> Result<Option<T>, StoreError> {
-        if self.index.lock().has(&id) { Err(self.unreadable(id, error)) } else { Ok(None) }
+    fn gone<T>(&self, chunk: &Chunk, error: io::Error) -> Result<Option<T>, StoreError> {
+        if self.index.lock().has(&chunk.id()) { Err(self.unreadable(chunk, error)) } else { Ok(None) }
     }
 
-    fn unreadable(&self, id: ChunkId, error: io::Error) -> StoreError {
-        if self.index.lock().doom(id) > 0 {
+    fn unreadable(&self, chunk: &Chunk, error: io::Error) -> StoreError {
+        let id = chunk.id();
+        // What is no file of ours any more goes whole: only an unlinked name can be made anew.
+        let doomed = match is_tampered(&error) {
+            true => self.index.lock().doom_object(&id.object),
+            false => self.index.lock().doom(id),
+        };
+        if doomed > 0 {
             self.counters.unreadable.one();
             tracing::warn!(store = self.name, object = %id.object, chunk = id.index.0, %error, "a chunk was unreadable: dropped");
-            self.wake.notify_one();
+            self.wanted_again(chunk);
         }
         error.into()
     }
 
     /// See [`Stores::drop_chunk`](super::Stores::drop_chunk).
-    pub fn drop_corrupt(&self, id: &ChunkId) {
-        if self.index.lock().doom(*id) > 0 {
+    pub fn drop_corrupt(&self, chunk: &Chunk) {
+        if self.drop_by_id(chunk.id()) {
+            self.wanted_again(chunk);
+        }
+    }
+
+    /// The same for a chunk of which only the id is known: it comes again when it is read.
+    pub fn drop_by_id(&self, id: ChunkId) -> bool {
+        let dropped = self.index.lock().doom(id) > 0;
+        if dropped {
             self.counters.corrupt.one();
             tracing::warn!(store = self.name, object = %id.object, chunk = id.index.0, "a chunk failed its check: dropped");
             self.wake.notify_one();
+        }
+        dropped
+    }
+
+    /// Tells who repairs. Who finds the line full leaves it to the next reader.
+    fn wanted_again(&self, chunk: &Chunk) {
+        self.wake.notify_one();
+        if self.damaged.try_send(chunk.clone()).is_err() {
+            self.counters.not_repaired.one();
         }
     }
 
@@ -399,7 +433,7 @@ fn load(
     runtime: &Runtime,
     config: &StoreConfig,
     claimed: Claimed,
-    share: Share,
+    cache_bytes: usize,
     index: &mut Index,
 ) -> Result<Opened, OpenError> {
     let (name, path) = (config.name.clone(), config.path.clone());
@@ -432,7 +466,6 @@ fn load(
         }
     };
     let now_ms = runtime.clock.wall_ms();
-    let cache_bytes = share.index_cache_bytes;
     let opened = Catalog::open(runtime.disk.as_ref(), &config.path, claimed.lock, cache_bytes, now_ms, &mut receive);
     let opened = opened.map_err(|error| match error {
         CatalogOpenError::Io(source) => OpenError::Io { name: name.clone(), path: path.clone(), source },

@@ -448,6 +448,11 @@ impl Index {
         self.doom_all(at)
     }
 
+    /// Dooms all of an object; returns how many chunks were doomed.
+    pub fn doom_object(&mut self, object: &ObjectId) -> u64 {
+        self.by_id.get(object).copied().map_or(0, |at| self.doom_all(at))
+    }
+
     fn doom_all(&mut self, at: u32) -> u64 {
         let mut count = 0;
         while let Some(index) = self.entry(at).here.last() {

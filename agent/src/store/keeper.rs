@@ -204,7 +204,9 @@ impl Keeper {
                         whole &= read == u64::from(chunk.len());
                         bytes += read;
                     }
-                    None => directory.drop_corrupt(&ChunkId { object, index }),
+                    None => {
+                        directory.drop_by_id(ChunkId { object, index });
+                    }
                 }
             }
             let mut index = directory.index.lock();
@@ -306,7 +308,7 @@ fn check(directory: &Directory, chunk: &Chunk) -> u64 {
         let bytes = usize::try_from(range.len()).expect("a segment");
         match directory.read_now(chunk, range, AlignedBuf::unpooled(bytes)) {
             Ok(Some(piece)) if piece.clone().verify().is_ok() => {}
-            Ok(Some(_)) => directory.drop_corrupt(&chunk.id()),
+            Ok(Some(_)) => directory.drop_corrupt(chunk),
             // It has left meanwhile; or it could not be read, and was dropped for that.
             Ok(None) | Err(_) => return at,
         }

@@ -101,7 +101,7 @@ impl Stores {
             let range = ByteRange::at(0, u64::from(chunk.len()));
             let Some(read) = directory.read(&chunk, range, buffer).await? else { return Ok(false) };
             if read.verify().is_err() {
-                directory.drop_corrupt(&chunk.id());
+                directory.drop_corrupt(&chunk);
                 return Ok(false);
             }
         }

@@ -127,6 +127,8 @@ counters! {
     corrupt,
     /// Chunks dropped because the disk could not read them whole.
     unreadable,
+    /// Damaged chunks that nobody was told to repair: too many at once.
+    not_repaired,
     /// Calls that did not end within their deadline.
     deadlines,
     /// Files whose bytes could not be given back to the disk.

@@ -124,7 +124,7 @@ async fn look(stores: &Stores, chunk: &Chunk) -> Seen {
                 Seen::Right
             }
             Err(_) => {
-                stores.drop_chunk(&chunk.id());
+                stores.drop_chunk(chunk);
                 Seen::Caught
             }
         },

@@ -139,6 +139,22 @@ impl SimDisk {
         }
     }
 
+    /// Puts a page of one file where a page of another should be, as a write that went astray does; false when either
+    /// has a hole or its end there, or when they are alike.
+    pub fn misdirect(&self, from: (&Path, u64), to: (&Path, u64)) -> bool {
+        let inode = |path: &Path| self.shared.state.lock().files.get(path).cloned();
+        let (Some(source), Some(target)) = (inode(from.0), inode(to.0)) else { return false };
+        let Some(page) = source.body.lock().pages.get(&(from.1 / PAGE)).cloned() else { return false };
+        let mut body = target.body.lock();
+        match body.pages.get_mut(&(to.1 / PAGE)) {
+            Some(old) if *old != page => {
+                *old = page;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The power fails: unsynced pages are kept, lost or torn, locks are gone. Files opened before must not be used.
     pub fn crash(&self) {
         let mut state = self.shared.state.lock();

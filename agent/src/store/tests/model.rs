@@ -130,6 +130,7 @@ impl Model {
             directories: Arc::default(),
             admission: Arc::default(),
             buffers: BufferPool::new(1),
+            repairs: Arc::default(),
             tasks: self.runtime.tasks.clone(),
         };
         drop(std::mem::replace(&mut self.stores, none));

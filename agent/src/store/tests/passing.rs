@@ -88,7 +88,7 @@ async fn after_the_agent_died_a_passed_file_is_still_one() {
     runtime.tasks.shut_down().await;
     drop(stores);
     let stores = open_one(&sim(&disk), 64 << 20).await;
-    stores.drop_chunk(&chunk(&object, 1).id());
+    stores.drop_chunk(&chunk(&object, 1));
     settle(&stores).await;
     let path = object_path(Path::new("/s1"), &object);
     assert!(!disk.paths().contains(&path), "not punched: unlinked");
@@ -130,6 +130,6 @@ async fn a_file_with_a_wrong_byte_is_never_passed() {
     assert!(matches!(stores.pass(&object.id()).await, Err(NotPassed::Unverified)));
     assert!(stores.verify(&object).await.expect("reads"));
     stores.pass(&object.id()).await.expect("whole, and every byte is right");
-    stores.drop_chunk(&chunk(&object, 0).id());
+    stores.drop_chunk(&chunk(&object, 0));
     assert!(!stores.is_verified(&object.id()));
 }

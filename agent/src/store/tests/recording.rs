@@ -309,7 +309,7 @@ async fn live(recording: &Recording) {
         }
     }
     tokio::time::sleep(Duration::from_secs(6)).await;
-    stores.drop_chunk(&chunk(&objects[0], 1).id());
+    stores.drop_chunk(&chunk(&objects[0], 1));
     settle(&stores).await;
     fill(&stores, &chunk(&objects[0], 1)).await.expect("fills");
     assert!(stores.verify(&objects[1]).await.expect("reads"));
@@ -321,8 +321,8 @@ async fn live(recording: &Recording) {
     let stores = open_one(&runtime, capacity_bytes).await;
     settle(&stores).await;
     // The passed file leaves and comes anew; another object's last chunk too.
-    stores.drop_chunk(&chunk(&objects[1], 0).id());
-    stores.drop_chunk(&chunk(&objects[0], 2).id());
+    stores.drop_chunk(&chunk(&objects[1], 0));
+    stores.drop_chunk(&chunk(&objects[0], 2));
     settle(&stores).await;
     for object in &objects {
         for index in 0..object.chunks() {
@@ -330,7 +330,7 @@ async fn live(recording: &Recording) {
         }
     }
     tokio::time::sleep(Duration::from_secs(6)).await;
-    stores.drop_chunk(&chunk(&objects[5], 0).id());
+    stores.drop_chunk(&chunk(&objects[5], 0));
     fill(&stores, &chunk(&objects[4], 0)).await.expect("fills");
     settle(&stores).await;
     runtime.tasks.shut_down().await;
