@@ -37,6 +37,7 @@ mod index;
 mod keeper;
 mod label;
 mod linger;
+mod pace;
 mod passing;
 mod policies;
 mod rank;
@@ -44,6 +45,7 @@ mod reservation;
 mod status;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use self::admission::{Giver, Volumes};
 pub use self::passing::{Held, NotPassed, Passed};
@@ -195,6 +197,9 @@ pub enum StoreError {
     /// Too many calls wait for this disk already.
     #[error("too many calls wait for this disk")]
     Busy,
+    /// The disk is suspected to be slow.
+    #[error("the disk is slow")]
+    Slow,
     /// A sync failed before: the store takes no writes until it is opened again.
     #[error("the store is fenced after a failed sync")]
     Fenced,
@@ -226,7 +231,7 @@ pub enum Bypass {
     /// The volume doesn't want it kept.
     #[error("the volume doesn't want it kept")]
     NotAdmitted,
-    /// The store doesn't take writes: it is fenced, closing, or there is none.
+    /// The store doesn't take writes: it is fenced, closing, slow, or there is none.
     #[error("no store takes writes")]
     Unavailable,
 }
@@ -240,9 +245,6 @@ const ROOM_DEADLINE: Duration = Duration::from_millis(250);
 
 /// Damaged chunks that wait for repair, at most; others come again when they are read.
 const DAMAGED_MAX: usize = 1_024;
-
-/// A read waits so long for buffer memory, then the caller takes another place.
-const BUFFER_DEADLINE_MS: u64 = 5_000;
 
 /// Syncing what is left takes seconds on a sane disk; past this the next start finds an unclean store.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
@@ -288,6 +290,8 @@ impl Stores {
             runtime.tasks.spawn(Committer::new(directory.clone()).run(puts));
             let pool = runtime.tasks.pool(&format!("keep-{}", directory.name), 1, 4);
             runtime.tasks.spawn(Keeper::new(directory.clone(), pool).run());
+            let probes = runtime.tasks.pool(&format!("probe-{}", directory.name), 1, 1);
+            runtime.tasks.spawn(watch::watch(directory.clone(), probes));
             directories.push(directory);
         }
         Ok(Self {
@@ -311,17 +315,17 @@ impl Stores {
         let Some(directory) = self.directories.iter().find(|directory| directory.touch(&id)) else {
             return Ok(None);
         };
-        let bytes = usize::try_from(range.len()).expect("a chunk is at most 64 MiB");
-        let deadline = Duration::from_millis(BUFFER_DEADLINE_MS);
-        let Ok(buffer) = tokio::time::timeout(deadline, self.buffers.acquire(bytes)).await else {
-            return Err(StoreError::Busy);
-        };
-        directory.read(chunk, range, buffer).await
+        directory.read(chunk, range, &self.buffers).await
     }
 
     /// Whether the chunk is here. Giver memory.
     pub fn has(&self, chunk: &ChunkId) -> bool {
         self.directories.iter().any(|directory| directory.index.lock().has(chunk))
+    }
+
+    /// Whether the store that has the chunk is suspected to be slow: other places should be asked first. From memory.
+    pub fn is_slow(&self, chunk: &ChunkId) -> bool {
+        self.directories.iter().any(|directory| directory.is_slow() && directory.index.lock().has(chunk))
     }
 
     /// Whether every chunk of the object is here. Giver memory.
@@ -361,7 +365,8 @@ impl Stores {
     fn place(&self, object: &ObjectId) -> Option<&Arc<Directory>> {
         let knows = self.directories.iter().find(|directory| directory.index.lock().knows(object));
         knows.or_else(|| {
-            let open = self.directories.iter().enumerate().filter(|(_, directory)| directory.takes_writes());
+            let takes = |directory: &Directory| directory.takes_writes() && !directory.is_slow();
+            let open = self.directories.iter().enumerate().filter(|(_, directory)| takes(directory));
             let chosen = choose::choose(*object, open.map(|(at, store)| (at, store.id, store.capacity_bytes)));
             chosen.map(|at| &self.directories[at])
         })
@@ -428,7 +433,7 @@ async fn reserve_in(directory: &Arc<Directory>, chunk: &Chunk, pinned: bool) -> 
     loop {
         let mut settled = std::pin::pin!(directory.settled.notified());
         settled.as_mut().enable();
-        if !directory.takes_writes() {
+        if !directory.takes_writes() || directory.is_slow() {
             return Err(Bypass::Unavailable);
         }
         if directory.is_low_on_space() {

@@ -18,9 +18,9 @@ use super::budget::{Budget, Grant, Source};
 use super::counters::{add, one};
 use super::flight::{Action, Event, HopFailure, Machine, State};
 use super::hops::{Ask, Place};
-use super::route::{self, Hop, Owner, View};
+use super::route::{self, Hop, Owner, Stored, View};
 use super::table::{Flight, Leading, Stage};
-use super::writer::{Stored, Writer};
+use super::writer::{Outcome, Writer};
 use crate::replica::{OwnerNode, Owners};
 use crate::runtime::disk::BufferPool;
 use crate::store::Giver;
@@ -98,7 +98,11 @@ impl Inner {
     /// The chunk's owners and hops, as map and store are now.
     pub(super) fn route_of(&self, chunk: &Chunk, leading: Leading) -> (Owners, Vec<Hop>) {
         let owners = self.replicator.owners(chunk);
-        let stored = self.stores.has(&chunk.id());
+        let stored = match (self.stores.has(&chunk.id()), self.stores.is_slow(&chunk.id())) {
+            (false, _) => Stored::No,
+            (true, false) => Stored::Yes,
+            (true, true) => Stored::Slow,
+        };
         let known: Vec<Owner> = owners.nodes.iter().map(|node| self.owner(node, &owners, leading)).collect();
         let hops = route::route(&View { this: owners.this, owners: &known, former: owners.former, stored });
         (owners, hops)
@@ -244,9 +248,9 @@ impl Inner {
         }
         let stored = writer.finish().await;
         let wanted = match stored {
-            Stored::Yes => true,
-            Stored::No => self.replicator.owners(flight.chunk()).includes_this(),
-            Stored::Unwanted => false,
+            Outcome::Stored => true,
+            Outcome::NotStored => self.replicator.owners(flight.chunk()).includes_this(),
+            Outcome::Unwanted => false,
         };
         if filled && wanted {
             self.push_copies(flight);

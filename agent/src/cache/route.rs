@@ -54,14 +54,25 @@ pub struct View<'a> {
     pub owners: &'a [Owner],
     /// The former owner, while the slot is handed over.
     pub former: Option<NodeId>,
-    /// Whether the catalog says that this node's store has the chunk.
-    pub stored: bool,
+    /// Whether this node's store has the chunk.
+    pub stored: Stored,
+}
+
+/// Whether this node's store has a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It doesn't.
+    No,
+    /// It does.
+    Yes,
+    /// It does, on a disk that is slow now: peers come first, the origin last.
+    Slow,
 }
 
 /// The hops of a chunk, in order; never empty, for the origin is always the last resort.
 pub fn route(view: &View<'_>) -> Vec<Hop> {
     let mut hops = Vec::new();
-    if view.stored {
+    if view.stored == Stored::Yes {
         hops.push(Hop::Store);
     }
     let ordered = in_order(view.owners);
@@ -71,8 +82,9 @@ pub fn route(view: &View<'_>) -> Vec<Hop> {
         hops.push(Hop::Have(better));
     }
     hops.extend(before.iter().map(|owner| Hop::Fill(owner.id)));
+    let slow = (view.stored == Stored::Slow).then_some(Hop::Store);
     match position {
-        None => hops.push(Hop::Origin(Keep::Passing)),
+        None => hops.extend(slow.into_iter().chain([Hop::Origin(Keep::Passing)])),
         Some(own) => {
             let mut others: Vec<NodeId> = ordered[own + 1..].iter().map(|owner| owner.id).collect();
             let former = view.former.filter(|former| Some(*former) != view.this && !others.contains(former));
@@ -80,6 +92,7 @@ pub fn route(view: &View<'_>) -> Vec<Hop> {
             if !others.is_empty() {
                 hops.push(Hop::OwnersHave(others));
             }
+            hops.extend(slow);
             hops.push(Hop::Origin(Keep::Owned));
         }
     }
@@ -111,7 +124,7 @@ mod tests {
     }
 
     fn hops(this: u32, owners: &[Owner]) -> Vec<Hop> {
-        route(&View { this: Some(NodeId(this)), owners, former: None, stored: false })
+        route(&View { this: Some(NodeId(this)), owners, former: None, stored: Stored::No })
     }
 
     #[test]
@@ -155,14 +168,23 @@ mod tests {
 
     #[test]
     fn the_store_comes_first_and_a_former_owner_is_asked_before_the_origin() {
-        let view = View { this: Some(NodeId(2)), owners: &[owner(2)], former: Some(NodeId(9)), stored: true };
+        let view = View { this: Some(NodeId(2)), owners: &[owner(2)], former: Some(NodeId(9)), stored: Stored::Yes };
         let expected = vec![Hop::Store, Hop::OwnersHave(vec![NodeId(9)]), Hop::Origin(Keep::Owned)];
         assert_eq!(route(&view), expected);
     }
 
     #[test]
+    fn a_slow_store_comes_after_the_peers_and_before_the_origin() {
+        let view = View { this: Some(NodeId(2)), owners: &[owner(2), owner(3)], former: None, stored: Stored::Slow };
+        assert_eq!(route(&view), vec![Hop::OwnersHave(vec![NodeId(3)]), Hop::Store, Hop::Origin(Keep::Owned)]);
+        let view = View { this: Some(NodeId(1)), ..view };
+        let expected = vec![Hop::Fill(NodeId(2)), Hop::Fill(NodeId(3)), Hop::Store, Hop::Origin(Keep::Passing)];
+        assert_eq!(route(&view), expected);
+    }
+
+    #[test]
     fn without_a_map_the_origin_is_left() {
-        let view = View { this: None, owners: &[], former: None, stored: false };
+        let view = View { this: None, owners: &[], former: None, stored: Stored::No };
         assert_eq!(route(&view), vec![Hop::Origin(Keep::Passing)]);
     }
 }

@@ -35,7 +35,9 @@ impl Handler for Cache {
             }
         }
         let first = ByteRange::at(range.start(), u64::from(SEGMENT_BYTES)).clamp(range.end());
+        // A Have of a slow disk's chunk goes on to the next owner; a Fill asks the others first.
         if inner.stores.has(&chunk.id())
+            && !inner.stores.is_slow(&chunk.id())
             && let Some(piece) = inner.stored(chunk, first, request.want()).await
         {
             let rest = ByteRange::new(first.end(), range.end()).unwrap_or(first);
@@ -146,7 +148,7 @@ impl Inner {
 fn kind_of(error: &StoreError) -> ErrorKind {
     match error {
         StoreError::Fenced | StoreError::Closed => ErrorKind::NoSpace,
-        StoreError::Busy | StoreError::Deadline { .. } => ErrorKind::Busy,
+        StoreError::Busy | StoreError::Slow | StoreError::Deadline { .. } => ErrorKind::Busy,
         StoreError::Misaligned { .. } | StoreError::Incomplete => ErrorKind::BadRequest,
         StoreError::Io(_) => ErrorKind::Internal,
     }

@@ -17,16 +17,16 @@ const SEGMENTS_MAX: usize = (CHUNK_BYTES_MAX / SEGMENT_BYTES) as usize;
 #[derive(Default)]
 pub struct Writer {
     written: usize,
-    task: Option<(mpsc::Sender<Segment>, oneshot::Receiver<Stored>)>,
+    task: Option<(mpsc::Sender<Segment>, oneshot::Receiver<Outcome>)>,
 }
 
 /// What became of a chunk in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
+pub enum Outcome {
     /// It is there.
-    Yes,
+    Stored,
     /// It is not, though it should be.
-    No,
+    NotStored,
     /// Its volume doesn't want it kept.
     Unwanted,
 }
@@ -41,15 +41,15 @@ impl Writer {
         }
     }
 
-    /// Waits until the store has all, or has given up; [`Stored::No`] also when nothing was written.
-    pub async fn finish(self) -> Stored {
-        let Some((segments, done)) = self.task else { return Stored::No };
+    /// Waits until the store has all, or has given up; [`Outcome::NotStored`] also when nothing was written.
+    pub async fn finish(self) -> Outcome {
+        let Some((segments, done)) = self.task else { return Outcome::NotStored };
         drop(segments);
-        done.await.unwrap_or(Stored::No)
+        done.await.unwrap_or(Outcome::NotStored)
     }
 }
 
-fn start(inner: &Inner, landing: &Landing, giver: Giver) -> (mpsc::Sender<Segment>, oneshot::Receiver<Stored>) {
+fn start(inner: &Inner, landing: &Landing, giver: Giver) -> (mpsc::Sender<Segment>, oneshot::Receiver<Outcome>) {
     let (sender, receiver) = mpsc::channel(SEGMENTS_MAX);
     let (report, done) = oneshot::channel();
     let (stores, counters, chunk) = (inner.stores.clone(), inner.counters.clone(), landing.chunk().clone());
@@ -61,13 +61,13 @@ fn start(inner: &Inner, landing: &Landing, giver: Giver) -> (mpsc::Sender<Segmen
                     one(&counters.write_failed);
                     tracing::debug!(%error, chunk = ?chunk.id(), "a chunk was not stored");
                 }
-                if matches!(written, Ok(true)) { Stored::Yes } else { Stored::No }
+                if matches!(written, Ok(true)) { Outcome::Stored } else { Outcome::NotStored }
             }
-            Err(Bypass::Already) => Stored::Yes,
-            Err(Bypass::NotAdmitted) => Stored::Unwanted,
+            Err(Bypass::Already) => Outcome::Stored,
+            Err(Bypass::NotAdmitted) => Outcome::Unwanted,
             Err(Bypass::Full | Bypass::Unavailable) => {
                 one(&counters.bypassed);
-                Stored::No
+                Outcome::NotStored
             }
         };
         let _nobody_waits = report.send(stored);

@@ -179,7 +179,7 @@ impl Sources {
         for debug in self.stores.debug() {
             let store = &debug.status;
             let healthy = match store.health {
-                Health::Healthy => 1,
+                Health::Healthy | Health::Slow => 1,
                 Health::Failing => 0,
             };
             into.extend([

@@ -119,6 +119,7 @@ fn store(status: &StoreStatus) -> StoreReport {
         used_bytes: status.used_bytes,
         health: match status.health {
             Health::Healthy => StoreHealth::Ok,
+            Health::Slow => StoreHealth::Slow,
             Health::Failing => StoreHealth::Fenced,
         },
     }

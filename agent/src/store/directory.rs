@@ -16,7 +16,7 @@ use larder_proto::limits::{BLOCK_BYTES, CHUNKS_PER_RUN};
 use larder_proto::object::{Chunk, ChunkId, ChunkIndex, Object};
 use larder_proto::range::ByteRange;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::catalog::{Catalog, CatalogOpenError, Change, ObjectRow, Opened, Promise, Row};
@@ -25,23 +25,24 @@ use super::files::Files;
 use super::index::{Index, Loaded, Pass};
 use super::label::Claimed;
 use super::linger::{Linger, Moment};
+use super::pace::{Call, Pace};
 use super::status::{Counters, Health, StoreDebug, StoreStatus};
 use super::{NotPassed, OpenError, Passed, StoreConfig, StoreError, Watermarks};
-use crate::runtime::disk::{AlignedBuf, Disk, Open, PAGE_BYTES};
+use crate::runtime::disk::{AlignedBuf, BufferPool, Disk, Open, PAGE_BYTES};
 use crate::runtime::tasks::{Pool, PoolError};
 use crate::runtime::{Clock, Runtime};
 
 /// Past this a read goes to another copy. Above what a busy but sane disk takes; the origin would answer sooner.
-const READ_DEADLINE_MS: u64 = 5_000;
+const READ_DEADLINE_MS: u64 = 2_000;
 
 /// Opening a file for the kernel may take so long, then the door reads through the agent.
 const PASS_DEADLINE_MS: u64 = 250;
 
-/// Calls in line for the reading threads, at most.
-const READS_WAITING_MAX: usize = 256;
+/// Reads that hold memory for this disk, at most: those on its threads and the next ones. Others wait without.
+const READS_WAITING_MAX: usize = 8;
 
 /// Pieces in line for the writing threads, at most; their memory is in the buffer pool's bound.
-const WRITES_WAITING_MAX: usize = 64;
+const WRITES_WAITING_MAX: usize = 16;
 
 /// Finished chunks in line for the committer, at most; who finds it full waits.
 const PUTS_WAITING_MAX: usize = 1024;
@@ -80,6 +81,12 @@ pub(super) struct Directory {
     /// The disk has less than its spare bytes free: nothing is taken in until it has.
     low_space: AtomicBool,
     pub opened_clean: bool,
+    pace: Mutex<Pace>,
+    slow: AtomicBool,
+    /// Rung when a call begins: its pace is to be judged.
+    pub called: Notify,
+    /// Rung when the disk is found slow.
+    suspected: Notify,
     /// Something for the keeper to do.
     pub chores: Notify,
     pub linger: Mutex<Linger>,
@@ -150,6 +157,10 @@ impl Directory {
             state: AtomicU8::new(OPEN),
             low_space: AtomicBool::new(false),
             opened_clean: opened.clean,
+            pace: Mutex::default(),
+            slow: AtomicBool::new(false),
+            called: Notify::new(),
+            suspected: Notify::new(),
             chores: Notify::new(),
             linger: Mutex::default(),
             written_bytes: AtomicU64::new(0),
@@ -271,15 +282,37 @@ impl Directory {
         Ok(Moment { free_bytes: self.disk.space(&self.root)?.free_bytes, written_bytes, freed_bytes })
     }
 
-    /// See [`Stores::read`](super::Stores::read); `buffer` holds at least the range.
+    /// See [`Stores::read`](super::Stores::read). Memory is taken from `buffers` only when it is this read's turn: who
+    /// waits for a disk that hangs holds nothing that others need.
     pub async fn read(
         self: &Arc<Self>,
         chunk: &Chunk,
         range: ByteRange,
-        buffer: AlignedBuf,
+        buffers: &BufferPool,
     ) -> Result<Option<Checksummed>, StoreError> {
+        if self.is_slow() && self.pace.lock().running() > 0 {
+            // One at a time may find out whether it is still slow.
+            self.counters.avoided.one();
+            return Err(StoreError::Slow);
+        }
+        let mut suspected = std::pin::pin!(self.suspected.notified());
+        suspected.as_mut().enable();
         let (directory, chunk) = (self.clone(), chunk.clone());
-        let result = self.reads.run(READ_DEADLINE_MS, move || directory.read_now(&chunk, range, buffer)).await;
+        let read = async {
+            let turn = self.reads.turn().await;
+            let bytes = usize::try_from(range.len()).expect("a chunk is at most 64 MiB");
+            let buffer = buffers.acquire(bytes).await;
+            self.reads.call(turn, move || directory.read_timed(&chunk, range, buffer)).await
+        };
+        let read = tokio::time::timeout(Duration::from_millis(READ_DEADLINE_MS), read);
+        let result = tokio::select! { biased;
+            result = read => result.unwrap_or(Err(StoreError::Deadline { deadline_ms: READ_DEADLINE_MS })),
+            // Whoever waits for a disk that has just been found slow goes elsewhere.
+            () = suspected => {
+                self.counters.avoided.one();
+                Err(StoreError::Slow)
+            }
+        };
         match &result {
             Ok(Ok(Some(bytes))) => {
                 self.counters.reads.one();
@@ -289,6 +322,57 @@ impl Directory {
             Ok(_) | Err(_) => {}
         }
         result?
+    }
+
+    fn read_timed(
+        &self,
+        chunk: &Chunk,
+        range: ByteRange,
+        buffer: AlignedBuf,
+    ) -> Result<Option<Checksummed>, StoreError> {
+        let call = self.begin_call();
+        let read = self.read_now(chunk, range, buffer);
+        let bytes = read.as_ref().ok().and_then(|read| read.as_ref()).map(|bytes| bytes.len() as u64);
+        self.end_call(call, bytes);
+        read
+    }
+
+    /// A call to the disk begins, for what is known of its pace.
+    pub fn begin_call(&self) -> Call {
+        let call = self.pace.lock().begin(self.clock.now());
+        self.called.notify_one();
+        call
+    }
+
+    /// It ended; with how many bytes it read, if it was a read.
+    pub fn end_call(&self, call: Call, bytes: Option<u64>) {
+        self.pace.lock().end(call, self.clock.now(), bytes);
+    }
+
+    /// Whether the disk is suspected to be slow: other places are asked first, and it takes nothing in.
+    pub fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Acquire)
+    }
+
+    /// Whether calls run now.
+    pub fn is_called(&self) -> bool {
+        self.pace.lock().running() > 0
+    }
+
+    /// Judges the disk's pace; true while it is suspected.
+    pub fn judge(&self) -> bool {
+        let (slow, median_us, running) = {
+            let mut pace = self.pace.lock();
+            (pace.look(self.clock.now()), pace.median_us(), pace.running())
+        };
+        if self.slow.swap(slow, Ordering::AcqRel) != slow {
+            if slow {
+                self.counters.suspicions.one();
+                self.suspected.notify_waiters();
+            }
+            tracing::warn!(store = self.name, slow, median_us, running, "the disk's pace has changed");
+        }
+        slow
     }
 
     pub fn read_now(
@@ -325,6 +409,9 @@ impl Directory {
 
     /// See [`Stores::pass`](super::Stores::pass).
     pub async fn pass(self: &Arc<Self>, object: ObjectId) -> Result<Passed, NotPassed> {
+        if self.is_slow() {
+            return Err(NotPassed::Disk(StoreError::Slow));
+        }
         let directory = self.clone();
         let opened = self.reads.run(PASS_DEADLINE_MS, move || directory.pass_now(object)).await;
         match opened {
@@ -408,7 +495,11 @@ impl Directory {
             used_bytes: index.taken_bytes(),
             objects: index.objects(),
             chunks: index.chunks(),
-            health: if self.is_fenced() { Health::Failing } else { Health::Healthy },
+            health: match (self.is_fenced(), self.is_slow()) {
+                (true, _) => Health::Failing,
+                (false, true) => Health::Slow,
+                (false, false) => Health::Healthy,
+            },
         }
     }
 
@@ -491,27 +582,37 @@ impl Lane {
         Self { pool, turns: Arc::new(Semaphore::new(waiting_max)) }
     }
 
-    /// Runs a blocking call. Past the deadline the caller goes on; the call, once begun, runs to its end.
+    /// This caller's turn, in order.
+    pub async fn turn(&self) -> OwnedSemaphorePermit {
+        self.turns.clone().acquire_owned().await.expect("the line is never closed")
+    }
+
+    /// Runs a blocking call whose turn it is. Once begun it runs to its end, whoever waits.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        turn: OwnedSemaphorePermit,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let call = move || {
+            let result = call();
+            drop(turn);
+            result
+        };
+        match self.pool.run(call).await {
+            Ok(result) => Ok(result),
+            Err(PoolError::Full { .. }) => Err(StoreError::Busy),
+            Err(error @ PoolError::Panicked) => Err(StoreError::Io(io::Error::other(error))),
+        }
+    }
+
+    /// Waits for its turn and runs a blocking call. Past the deadline the caller goes on.
     pub async fn run<T: Send + 'static>(
         &self,
         deadline_ms: u64,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, StoreError> {
-        let turn = self.turns.clone();
-        let work = async move {
-            let turn = turn.acquire_owned().await.expect("the line is never closed");
-            let call = move || {
-                let result = call();
-                drop(turn);
-                result
-            };
-            self.pool.run(call).await
-        };
-        match tokio::time::timeout(Duration::from_millis(deadline_ms), work).await {
-            Ok(Ok(result)) => Ok(result),
-            Ok(Err(PoolError::Full { .. })) => Err(StoreError::Busy),
-            Ok(Err(error @ PoolError::Panicked)) => Err(StoreError::Io(io::Error::other(error))),
-            Err(_) => Err(StoreError::Deadline { deadline_ms }),
-        }
+        let work = async { self.call(self.turn().await, call).await };
+        let done = tokio::time::timeout(Duration::from_millis(deadline_ms), work).await;
+        done.unwrap_or(Err(StoreError::Deadline { deadline_ms }))
     }
 }

@@ -226,6 +226,19 @@ impl Index {
         self.by_id.get(&id.object).is_some_and(|at| self.entry(*at).here.get(id.index.0))
     }
 
+    /// Some chunk that is here, another one for another seed.
+    pub fn some_chunk(&self, seed: u64) -> Option<ChunkId> {
+        let len = self.entries.len();
+        let start = usize::try_from(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).ok()?.checked_rem(len)?;
+        let near = (0..len.min(1_024)).map(|step| &self.entries[(start + step) % len]);
+        near.filter_map(|entry| Some(ChunkId { object: entry.id, index: ChunkIndex(entry.here.last()?) })).next()
+    }
+
+    /// Where the chunk lies in its file.
+    pub fn offset(&self, id: &ChunkId) -> Option<u64> {
+        self.by_id.get(&id.object).map(|at| u64::from(id.index.0) << self.entry(*at).chunk_shift)
+    }
+
     /// The object's size, if anything of it is here or on the way.
     pub fn size(&self, object: &ObjectId) -> Option<u64> {
         self.by_id.get(object).map(|at| self.entry(*at).size)

@@ -9,14 +9,13 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use larder_proto::ids::ObjectId;
 use larder_proto::object::{ChunkIndex, Object};
 use larder_proto::range::ByteRange;
 
 use super::directory::Directory;
-use super::{BUFFER_DEADLINE_MS, StoreError, Stores};
+use super::{StoreError, Stores};
 use crate::runtime::disk::File;
 
 /// A complete object's file, open for reading through the page cache. Kept open or closed as the caller likes.
@@ -93,13 +92,8 @@ impl Stores {
         let mut verifying = Verifying { directory, id, ticket, checked: false };
         for index in 0..object.chunks() {
             let Some(chunk) = object.chunk(ChunkIndex(index)) else { return Ok(false) };
-            let bytes = usize::try_from(chunk.len()).expect("a chunk is at most 64 MiB");
-            let acquired = self.buffers.acquire(bytes);
-            let Ok(buffer) = tokio::time::timeout(Duration::from_millis(BUFFER_DEADLINE_MS), acquired).await else {
-                return Err(StoreError::Busy);
-            };
             let range = ByteRange::at(0, u64::from(chunk.len()));
-            let Some(read) = directory.read(&chunk, range, buffer).await? else { return Ok(false) };
+            let Some(read) = directory.read(&chunk, range, &self.buffers).await? else { return Ok(false) };
             if read.verify().is_err() {
                 directory.drop_corrupt(&chunk);
                 return Ok(false);

@@ -107,7 +107,9 @@ impl Pending {
 
     fn write_now(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         self.directory.check_writable()?;
+        let call = self.directory.begin_call();
         let result = self.write_pages(self.chunk.range().start() + offset, bytes);
+        self.directory.end_call(call, None);
         if let Err(error) = result {
             if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
                 self.directory.found_full();

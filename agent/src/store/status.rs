@@ -10,6 +10,8 @@ use serde::Serialize;
 pub enum Health {
     /// As it should.
     Healthy,
+    /// It answers late: others are asked first, and it takes nothing in, until it is as it was.
+    Slow,
     /// A sync or the index failed: it serves what it has, checked, and takes nothing in.
     Failing,
 }

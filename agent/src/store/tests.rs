@@ -6,6 +6,7 @@ mod model;
 mod passing;
 mod recording;
 mod refusals;
+mod slow;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -316,7 +317,10 @@ async fn many_readers_and_fillers_of_a_small_real_store_see_right_bytes() {
                     Seen::Right => right += 1,
                     Seen::Caught => caught += 1,
                     Seen::Absent => fill(&stores, &chunk).await.expect("fills"),
-                    Seen::Failed => panic!("a sane disk fails no read"),
+                    Seen::Failed => {
+                        let counts = counters(&stores);
+                        assert!(counts.suspicions > 0, "a sane disk fails no read: {counts:?}");
+                    }
                 }
             }
             (right, caught)
