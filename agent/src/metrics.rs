@@ -118,6 +118,22 @@ metrics! {
     StoreChunks Gauge "store_chunks" ["store"];
     /// Whether a store takes writes (1) or failed a sync (0)
     StoreHealthy Gauge "store_healthy" ["store"];
+    /// Whether a store is slow (1): others are asked first, until it is as it was
+    StoreSlow Gauge "store_slow" ["store"];
+    /// Reads that went elsewhere because a store was slow
+    StoreAvoided Counter "store_avoided_reads" ["store"];
+    /// Bytes of unlinked files that programs may still have mapped
+    StoreLingering Gauge "store_lingering_bytes" ["store"];
+    /// Chunks that a store did not take in, by reason
+    StoreBypassed Counter "store_bypassed" ["store", "reason"];
+    /// Chunks that left a store, but not to make room, by reason
+    StoreDropped Counter "store_dropped_chunks" ["store", "reason"];
+    /// Bytes that a store compared with their checksums by itself, by occasion
+    StoreChecked Counter "store_checked_bytes" ["store", "occasion"];
+    /// Writes that found the disk full, of bytes or of names
+    StoreDiskFull Counter "store_disk_full" ["store"];
+    /// Damaged chunks, by whether they could be brought again at once
+    Repairs Counter "repairs" ["outcome"];
     /// The epoch of the map in use
     MapEpoch Gauge "map_epoch" [];
     /// Maps that came, by what became of them

@@ -15,6 +15,7 @@ mod scenarios {
     mod flights;
     mod freshness;
     mod guests;
+    mod keeping;
     mod leftovers;
     mod local_mode;
     mod min_nodes;

@@ -102,6 +102,8 @@ impl Sources {
             Sample::new(M::FlightBytesMax, &[], budget_bytes),
             Sample::new(M::Corrupt, &[], counted.corrupt),
             Sample::new(M::Abandoned, &[], counted.abandoned),
+            Sample::new(M::Repairs, &["repaired"], counted.repaired),
+            Sample::new(M::Repairs, &["left_to_readers"], counted.repairs_failed),
             Sample::new(M::Bypassed, &[], counted.bypassed),
             Sample::new(M::Hedges, &["sent"], counted.hedged),
             Sample::new(M::Hedges, &["won"], counted.hedges_won),
@@ -188,6 +190,19 @@ impl Sources {
                 Sample::new(M::StoreEvicted, &[&store.name], debug.counters.evicted_bytes),
                 Sample::new(M::StoreChunks, &[&store.name], store.chunks),
                 Sample::new(M::StoreHealthy, &[&store.name], healthy),
+                Sample::new(M::StoreSlow, &[&store.name], u64::from(store.health == Health::Slow)),
+                Sample::new(M::StoreAvoided, &[&store.name], debug.counters.avoided),
+                Sample::new(M::StoreLingering, &[&store.name], debug.lingering_bytes),
+                Sample::new(M::StoreBypassed, &[&store.name, "full"], debug.counters.bypassed_full),
+                Sample::new(M::StoreBypassed, &[&store.name, "unavailable"], debug.counters.bypassed_unavailable),
+                Sample::new(M::StoreBypassed, &[&store.name, "not_admitted"], debug.counters.not_admitted),
+                Sample::new(M::StoreDropped, &[&store.name, "corrupt"], debug.counters.corrupt),
+                Sample::new(M::StoreDropped, &[&store.name, "unreadable"], debug.counters.unreadable),
+                Sample::new(M::StoreDropped, &[&store.name, "expired"], debug.counters.expired),
+                Sample::new(M::StoreDropped, &[&store.name, "over_quota"], debug.counters.over_quota),
+                Sample::new(M::StoreChecked, &[&store.name, "unclean_stop"], debug.counters.verified_bytes),
+                Sample::new(M::StoreChecked, &[&store.name, "scrub"], debug.counters.scrubbed_bytes),
+                Sample::new(M::StoreDiskFull, &[&store.name], debug.counters.disk_full),
             ]);
         }
     }

@@ -64,8 +64,8 @@ pub(super) struct Keeper {
     look_at: Instant,
     /// Foreground reads at a moment.
     reads: (u64, Instant),
-    /// Scrubbing: what should have been read by now and wasn't, and when that was counted.
-    behind_bytes: u64,
+    /// Scrubbing: what should have been read by now and wasn't (below zero: it was read ahead), and when that was counted.
+    behind_bytes: i64,
     counted_at: Instant,
     rows: Vec<ObjectRow>,
     scrub_from: [u8; 16],
@@ -236,15 +236,17 @@ impl Keeper {
     /// Reads the next chunks if it is time.
     async fn scrub(&mut self) -> Duration {
         let now = self.directory.clock.now();
-        let used_bytes = self.directory.index.lock().used_bytes();
-        let rate = (used_bytes / SCRUB_WITHIN.as_secs()).max(1);
-        let passed_ms = u64::try_from((now - self.counted_at).as_millis()).unwrap_or(u64::MAX);
+        let used_bytes = i64::try_from(self.directory.index.lock().used_bytes()).unwrap_or(i64::MAX);
+        let seconds = i64::try_from(SCRUB_WITHIN.as_secs()).expect("six days");
+        let rate = (used_bytes / seconds).max(1);
+        let passed_ms = i64::try_from((now - self.counted_at).as_millis()).unwrap_or(i64::MAX);
         if passed_ms < 1000 {
             return PAUSE;
         }
         self.behind_bytes = self.behind_bytes.saturating_add(rate.saturating_mul(passed_ms) / 1000).min(used_bytes);
         self.counted_at = now;
-        let late = self.behind_bytes > rate.saturating_mul(SCRUB_LATE.as_secs());
+        let late_s = i64::try_from(SCRUB_LATE.as_secs()).expect("a day");
+        let late = self.behind_bytes > rate.saturating_mul(late_s);
         if used_bytes == 0 || (self.is_loaded() && !late) {
             return PAUSE;
         }
@@ -252,10 +254,12 @@ impl Keeper {
         while self.behind_bytes > 0 && budget > 0 {
             let Some(object) = self.next_row().await else { break };
             let bytes = self.scrub_object(object).await;
-            self.behind_bytes = self.behind_bytes.saturating_sub(bytes);
+            self.behind_bytes = self.behind_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
             budget = budget.saturating_sub(bytes);
         }
-        PAUSE
+        // Until it is behind again; ages and ranks are looked at meanwhile.
+        let ahead_s = u64::try_from(-self.behind_bytes / rate).unwrap_or(0);
+        Duration::from_secs(ahead_s).clamp(PAUSE, LOOK_EVERY)
     }
 
     /// The object that is next; nothing when the last one was, and the pass is over.

@@ -2,6 +2,8 @@
 
 mod eviction;
 mod faults;
+mod keeping;
+mod machine;
 mod model;
 mod passing;
 mod recording;
