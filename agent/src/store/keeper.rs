@@ -29,8 +29,11 @@ const ENTRIES_AT_ONCE: usize = 2_048;
 /// How often ages and ranks are looked at, and what lingers.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The whole store is scrubbed in so long: a seventh of the week is left for pauses.
-const SCRUB_WITHIN: Duration = Duration::from_secs(6 * 24 * 3600);
+/// The whole store is scrubbed in so long: two days of the week are left for pauses and restarts.
+const SCRUB_WITHIN: Duration = Duration::from_secs(5 * 24 * 3600);
+
+/// So much is read at once, when it is due.
+const SCRUB_BYTES: i64 = 1 << 20;
 
 /// So far behind, scrubbing no longer pauses.
 const SCRUB_LATE: Duration = Duration::from_secs(24 * 3600);
@@ -237,7 +240,7 @@ impl Keeper {
     async fn scrub(&mut self) -> Duration {
         let now = self.directory.clock.now();
         let used_bytes = i64::try_from(self.directory.index.lock().used_bytes()).unwrap_or(i64::MAX);
-        let seconds = i64::try_from(SCRUB_WITHIN.as_secs()).expect("six days");
+        let seconds = i64::try_from(SCRUB_WITHIN.as_secs()).expect("five days");
         let rate = (used_bytes / seconds).max(1);
         let passed_ms = i64::try_from((now - self.counted_at).as_millis()).unwrap_or(i64::MAX);
         if passed_ms < 1000 {
@@ -251,7 +254,7 @@ impl Keeper {
             return PAUSE;
         }
         let mut budget = BACKGROUND_BYTES_PER_S;
-        while self.behind_bytes > 0 && budget > 0 {
+        while self.behind_bytes >= SCRUB_BYTES.min(used_bytes) && budget > 0 {
             let Some(object) = self.next_row().await else { break };
             let bytes = self.scrub_object(object).await;
             self.behind_bytes = self.behind_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -279,7 +282,8 @@ impl Keeper {
         let id = u128::from_be_bytes(*row.object.id().as_bytes());
         self.scrub_from = id.saturating_add(1).to_be_bytes();
         let at = u64::from_be_bytes(row.object.id().as_bytes()[..8].try_into().expect("16 bytes"));
-        self.directory.catalog.set_scrub_at(at);
+        // Ids are hashes: no other one begins alike.
+        self.directory.catalog.set_scrub_at(at.saturating_add(1));
         Some(row.object)
     }
 
