@@ -2,7 +2,8 @@
 //!
 //! The table is explicit and never recomputed by its readers. A [`ClusterMap`] that exists is consistent: ids and names
 //! are distinct, every slot is there, a slot's owners are distinct nodes of the map. Bytes from a wire or a disk become
-//! a map only through [`SignedMap::verify`]; the wire layout is in `codec.rs`, the signature in `signed.rs`.
+//! a map only through [`SignedMap::verify`] or, what changed since another, [`MapDelta::apply`]; the wire layout is in
+//! `codec.rs`, the signature in `signed.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,8 +13,11 @@ use crate::ids::{ClusterId, Epoch, NodeId, NodeName, Slot};
 use crate::limits::{ADDRESSES_MAX, DOMAIN_BYTES_MAX, EPOCH_MAX, NODES_MAX, OWNERS_MAX, SLOTS};
 
 mod codec;
+mod delta;
+mod packed;
 mod signed;
 
+pub use delta::MapDelta;
 pub use signed::{MapKey, SignedMap, TrustedKeys};
 
 /// What a node does, as the authority sees it. The numbers are part of the wire and never reused.
@@ -134,8 +138,14 @@ pub enum MapError {
         bytes: usize,
     },
     /// Another format, or no map at all.
-    #[error("this is not a map of format 1")]
+    #[error("this is not a map of a known format")]
     Format,
+    /// The packed bytes aren't what they say.
+    #[error("the map can't be unpacked")]
+    Packed,
+    /// A delta over a map that isn't the current one.
+    #[error("the delta is over the map of epoch {0}, which isn't the current one")]
+    OtherBase(Epoch),
     /// A number is above its limit.
     #[error("{field} is {value}, above its limit")]
     TooLarge {
@@ -197,6 +207,8 @@ pub enum Field {
     Slot,
     /// The number of hand-overs.
     Handovers,
+    /// The number of stretches of slots that a delta changes.
+    Stretches,
     /// The signature.
     Signature,
 }
@@ -215,6 +227,7 @@ impl std::fmt::Display for Field {
             Self::Owners => "the number of owners",
             Self::Slot => "a slot",
             Self::Handovers => "the number of hand-overs",
+            Self::Stretches => "the number of changed stretches of slots",
             Self::Signature => "the signature's length",
         })
     }
@@ -240,16 +253,16 @@ impl ClusterMap {
         epoch: Epoch,
         cluster: ClusterId,
         nodes: Vec<Node>,
-        owners: &[Vec<NodeId>],
+        owners: &[impl AsRef<[NodeId]>],
         handover: Vec<Handover>,
     ) -> Result<Self, MapError> {
         let mut rows: Vec<Vec<NodeId>> = Vec::new();
         let mut known: BTreeMap<&[NodeId], u16> = BTreeMap::new();
         let mut slots = Vec::with_capacity(owners.len().min(usize::from(SLOTS)));
-        for list in owners.iter().take(usize::from(SLOTS)) {
+        for list in owners.iter().take(usize::from(SLOTS)).map(AsRef::as_ref) {
             let next = u16::try_from(rows.len()).expect("at most one row per slot");
             let row = *known.entry(list).or_insert_with(|| {
-                rows.push(list.clone());
+                rows.push(list.to_vec());
                 next
             });
             slots.push(row);

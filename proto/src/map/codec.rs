@@ -35,10 +35,7 @@ impl ClusterMap {
         }
         put_count(&mut out, self.rows.len());
         for row in &self.rows {
-            out.push(small(row.len()));
-            for owner in row {
-                out.extend_from_slice(&owner.0.to_le_bytes());
-            }
+            put_row(&mut out, row);
         }
         let runs: Vec<&[u16]> = self.slots.chunk_by(|a, b| a == b).collect();
         put_count(&mut out, runs.len());
@@ -49,9 +46,7 @@ impl ClusterMap {
         }
         put_count(&mut out, self.handover.len());
         for entry in &self.handover {
-            let slot = u16::try_from(entry.slot.index()).expect("below 16,384");
-            out.extend_from_slice(&slot.to_le_bytes());
-            out.extend_from_slice(&entry.from.0.to_le_bytes());
+            put_handover(&mut out, entry);
         }
         out
     }
@@ -61,9 +56,9 @@ impl ClusterMap {
         if bytes.len() > MAP_BYTES_MAX {
             return Err(MapError::TooLarge { field: Field::Bytes, value: bytes.len() as u64 });
         }
-        let mut reader = Reader { bytes, at: 0 };
-        let cluster = ClusterId::from_slice(reader.take(16)?).expect("16 bytes");
-        let epoch = Epoch(u64::from_le_bytes(reader.array()?));
+        let mut reader = Reader::new(bytes);
+        let cluster = reader.cluster()?;
+        let epoch = reader.epoch()?;
         let count = reader.count(Field::Nodes, NODES_MAX)?;
         let nodes = (0..count).map(|_| reader.node()).collect::<Result<Vec<_>, _>>()?;
         let count = reader.count(Field::Rows, usize::from(SLOTS))?;
@@ -71,14 +66,24 @@ impl ClusterMap {
         let slots = reader.slots()?;
         let count = reader.count(Field::Handovers, HANDOVERS_MAX)?;
         let handover = (0..count).map(|_| reader.handover()).collect::<Result<Vec<_>, _>>()?;
-        if reader.at != bytes.len() {
-            return Err(MapError::Trailing { bytes: bytes.len() - reader.at });
-        }
+        reader.end()?;
         Self::checked(epoch, cluster, nodes, rows, slots, handover)
     }
 }
 
-fn put_count(out: &mut Vec<u8>, count: usize) {
+pub(super) fn put_row(out: &mut Vec<u8>, row: &[NodeId]) {
+    out.push(small(row.len()));
+    for owner in row {
+        out.extend_from_slice(&owner.0.to_le_bytes());
+    }
+}
+
+pub(super) fn put_handover(out: &mut Vec<u8>, entry: &Handover) {
+    out.extend_from_slice(&u16::try_from(entry.slot.index()).expect("below 16,384").to_le_bytes());
+    out.extend_from_slice(&entry.from.0.to_le_bytes());
+}
+
+pub(super) fn put_count(out: &mut Vec<u8>, count: usize) {
     let count = u32::try_from(count).expect("counts of a checked map are below their limits");
     out.extend_from_slice(&count.to_le_bytes());
 }
@@ -92,7 +97,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn put_node(out: &mut Vec<u8>, node: &Node) {
+pub(super) fn put_node(out: &mut Vec<u8>, node: &Node) {
     out.extend_from_slice(&node.id.0.to_le_bytes());
     out.extend_from_slice(&node.weight.to_le_bytes());
     out.push(node.state.code());
@@ -116,12 +121,33 @@ fn put_node(out: &mut Vec<u8>, node: &Node) {
     }
 }
 
-struct Reader<'a> {
+/// Reads what `ClusterMap::encode` and `MapDelta::encode` write.
+pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// Nothing may follow.
+    pub(super) fn end(self) -> Result<(), MapError> {
+        match self.bytes.len() - self.at {
+            0 => Ok(()),
+            bytes => Err(MapError::Trailing { bytes }),
+        }
+    }
+
+    pub(super) fn cluster(&mut self) -> Result<ClusterId, MapError> {
+        Ok(ClusterId::from_slice(self.take(16)?).expect("16 bytes"))
+    }
+
+    pub(super) fn epoch(&mut self) -> Result<Epoch, MapError> {
+        self.array().map(u64::from_le_bytes).map(Epoch)
+    }
+
     fn take(&mut self, len: usize) -> Result<&'a [u8], MapError> {
         let rest = &self.bytes[self.at..];
         let taken = rest.get(..len).ok_or(MapError::Truncated { at: self.at })?;
@@ -137,15 +163,15 @@ impl<'a> Reader<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn u16(&mut self) -> Result<u16, MapError> {
+    pub(super) fn u16(&mut self) -> Result<u16, MapError> {
         self.array().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, MapError> {
+    pub(super) fn u32(&mut self) -> Result<u32, MapError> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn count(&mut self, field: Field, max: usize) -> Result<usize, MapError> {
+    pub(super) fn count(&mut self, field: Field, max: usize) -> Result<usize, MapError> {
         let value = self.u32()?;
         let too_large = MapError::TooLarge { field, value: value.into() };
         usize::try_from(value).ok().filter(|count| *count <= max).ok_or(too_large)
@@ -161,7 +187,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(len)?).map_err(|_| MapError::Invalid(field))
     }
 
-    fn node(&mut self) -> Result<Node, MapError> {
+    pub(super) fn node(&mut self) -> Result<Node, MapError> {
         let id = NodeId(self.u32()?);
         let weight = self.u32()?;
         let state = NodeState::from_code(self.byte()?).ok_or(MapError::Invalid(Field::State))?;
@@ -182,7 +208,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn row(&mut self) -> Result<Vec<NodeId>, MapError> {
+    pub(super) fn row(&mut self) -> Result<Vec<NodeId>, MapError> {
         let count = self.small_count(Field::Owners, OWNERS_MAX)?;
         (0..count).map(|_| self.u32().map(NodeId)).collect()
     }
@@ -204,7 +230,7 @@ impl<'a> Reader<'a> {
         Ok(slots)
     }
 
-    fn handover(&mut self) -> Result<Handover, MapError> {
+    pub(super) fn handover(&mut self) -> Result<Handover, MapError> {
         let slot = Slot::new(self.u16()?).ok_or(MapError::Invalid(Field::Slot))?;
         Ok(Handover { slot, from: NodeId(self.u32()?) })
     }
