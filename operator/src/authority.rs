@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use larder_proto::control::NodeAddress;
 use larder_proto::ids::{ClusterId, Epoch, NodeName, VolumeId};
-use larder_proto::map::{ClusterMap, SignedMap};
+use larder_proto::map::{ClusterMap, MapDelta, SignedMap};
 use larder_proto::volume::Volume;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -119,6 +119,8 @@ type Moved = Arc<BTreeMap<NodeName, NodeAddress>>;
 struct Published {
     map: Arc<ClusterMap>,
     signed: bytes::Bytes,
+    /// What changed since the map published before, and that map's epoch; nothing when it is no smaller.
+    delta: Option<(Epoch, bytes::Bytes)>,
 }
 
 impl Shared {
@@ -139,7 +141,7 @@ impl Authority {
         let AuthorityOptions { cluster, ca, listen, tokens, shape, state_dir } = options;
         let keys = ca.trust()?.keys().clone();
         let (state, stored) = State::open(state_dir, cluster, &keys)?;
-        let published = stored.map.map(|(map, signed)| Published { map: Arc::new(map), signed });
+        let published = stored.map.map(|(map, signed)| Published { map: Arc::new(map), signed, delta: None });
         let core = Core::new(cluster, shape, published.as_ref().map(|published| published.map.clone()));
         let shared = Arc::new(Shared {
             cluster,
@@ -258,6 +260,11 @@ async fn publish(shared: &Shared, map: ClusterMap) {
         return;
     };
     let (state, bytes) = (shared.state.clone(), signed.encode());
+    let before = shared.published.borrow().as_ref().map(|published| published.map.clone());
+    let delta = before.and_then(|before| {
+        let delta = MapDelta::between(&before, &map, &signed).encode()?;
+        (delta.len() < bytes.len()).then_some((before.epoch(), delta))
+    });
     let stored = {
         let bytes = bytes.clone();
         tokio::task::spawn_blocking(move || state.store_map(&bytes)).await
@@ -273,7 +280,7 @@ async fn publish(shared: &Shared, map: ClusterMap) {
     let map = Arc::new(map);
     tracing::info!(epoch = map.epoch().0, nodes = map.nodes().len(), "a new map");
     shared.core().published(map.clone());
-    shared.published.send_replace(Some(Published { map, signed: bytes }));
+    shared.published.send_replace(Some(Published { map, signed: bytes, delta }));
 }
 
 /// A signed map and what it says.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_agent::map::{
-    AdoptError, AuthorityClient, AuthorityOptions as AgentOptions, Hooks, MapHolder, NodeIdentity,
+    AdoptError, Adoption, AuthorityClient, AuthorityOptions as AgentOptions, Hooks, MapHolder, NodeIdentity,
 };
 use larder_agent::runtime::Runtime;
 use larder_agent::runtime::net::tls::{Credentials, TlsNet};
@@ -14,7 +14,7 @@ use larder_operator::authority::{Authority, AuthorityOptions, Ca, NodeTokens, Sh
 use larder_proto::control::{NodeReport, StoreHealth, StoreReport};
 use larder_proto::identity::{Identity, Trust};
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, StoreId, VolumeId};
-use larder_proto::map::{ClusterMap, MapError, NodeState, Ports};
+use larder_proto::map::{ClusterMap, MapDelta, MapError, NodeState, Ports, SignedMap};
 use larder_proto::object::ChunkSize;
 use larder_proto::volume::{Attributes, Freshness, Keeping, LocalCopies, Origin, Volume};
 use tokio::sync::watch;
@@ -321,8 +321,7 @@ async fn forged_and_foreign_maps_are_dropped_and_counted() {
     assert!(matches!(holder.adopt(foreign).await, Err(AdoptError::Map(MapError::WrongCluster(_)))));
     assert!(holder.adopt_bytes(bytes::Bytes::from_static(b"LMAP\x01\x48")).await.is_err());
     let mut bent = ours.sign(&map(cluster(), 9)).expect("small").encode().to_vec();
-    let last = bent.len() - 1;
-    bent[last] ^= 1;
+    bent[20] ^= 1;
     assert!(matches!(holder.adopt_bytes(bent.into()).await, Err(AdoptError::Map(MapError::Forged))));
     assert_eq!(holder.current(), None);
     for epoch in [3, 2, 3] {
@@ -331,4 +330,33 @@ async fn forged_and_foreign_maps_are_dropped_and_counted() {
     let counts = holder.counts();
     assert_eq!((counts.forged, counts.foreign, counts.malformed), (2, 1, 1));
     assert_eq!((counts.adopted, counts.older, holder.epoch()), (1, 2, Epoch(3)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delta_is_taken_only_over_the_very_map_that_it_was_made_over() {
+    let world = World::new();
+    let ours = Ca::load_or_create(&world.path("authority")).expect("a CA");
+    let theirs = Ca::ephemeral().expect("a CA");
+    let holder = MapHolder::in_memory(cluster(), name("n1"), world.trust().keys().clone());
+    let nobody: Vec<Vec<NodeId>> = vec![Vec::new(); 16_384];
+    let map = |epoch| ClusterMap::new(Epoch(epoch), cluster(), Vec::new(), &nobody, Vec::new()).expect("consistent");
+    let delta = |ca: &Ca, from, to| {
+        let signed = ca.sign(&map(to)).expect("small");
+        MapDelta::between(&map(from), &map(to), &signed).encode().expect("small")
+    };
+    let refused = holder.adopt_delta_bytes(delta(&ours, 1, 2)).await;
+    assert!(matches!(refused, Err(AdoptError::Map(MapError::OtherBase(Epoch(1))))), "there is no map yet");
+    holder.adopt(ours.sign(&map(3)).expect("small")).await.expect("believed");
+    let refused = holder.adopt_delta_bytes(delta(&ours, 4, 5)).await;
+    assert!(matches!(refused, Err(AdoptError::Map(MapError::OtherBase(Epoch(4))))));
+    let refused = holder.adopt_delta_bytes(delta(&theirs, 3, 4)).await;
+    assert!(matches!(refused, Err(AdoptError::Map(MapError::Forged))));
+    assert!(holder.adopt_delta_bytes(bytes::Bytes::from_static(b"LMAD\x01\x48")).await.is_err());
+    assert_eq!(holder.adopt_delta_bytes(delta(&ours, 1, 2)).await.expect("passed over"), Adoption::Older);
+    assert_eq!(holder.adopt_delta_bytes(delta(&ours, 3, 4)).await.expect("believed"), Adoption::Adopted(Epoch(4)));
+    let passed_on = SignedMap::decode(holder.signed().expect("held")).expect("whole");
+    assert_eq!(passed_on.verify(world.trust().keys()), Ok(map(4)));
+    let counts = holder.counts();
+    assert_eq!((counts.adopted, counts.older, counts.other_base), (2, 1, 2));
+    assert_eq!((counts.forged, counts.malformed), (1, 1));
 }

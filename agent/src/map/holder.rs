@@ -15,7 +15,7 @@ use bytes::Bytes;
 use larder_proto::control::{NodeAddress, message, parse_whereabouts, whereabouts_message};
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot};
 use larder_proto::limits::{EPOCH_MAX, MAP_BYTES_MAX, MESSAGE_BYTES_MAX, SIGNATURE_BYTES_MAX};
-use larder_proto::map::{ClusterMap, MapError, Node, NodeState, SignedMap, TrustedKeys};
+use larder_proto::map::{ClusterMap, MapDelta, MapError, Node, NodeState, SignedMap, TrustedKeys};
 use parking_lot::Mutex as Lock;
 use prost::Message as _;
 use tokio::sync::{Mutex, watch};
@@ -69,6 +69,8 @@ pub struct MapCounts {
     pub foreign: u64,
     /// Not a map, or an inconsistent one.
     pub malformed: u64,
+    /// Deltas over another map than the current one.
+    pub other_base: u64,
     /// Believed, but not stored and so not used.
     pub not_stored: u64,
 }
@@ -80,6 +82,7 @@ struct Counters {
     forged: AtomicU64,
     foreign: AtomicU64,
     malformed: AtomicU64,
+    other_base: AtomicU64,
     not_stored: AtomicU64,
 }
 
@@ -258,6 +261,29 @@ impl MapHolder {
     pub async fn adopt(&self, signed: SignedMap) -> Result<Adoption, AdoptError> {
         let map = self.believed(&signed).inspect_err(|error| self.count_refused(error))?;
         let _one_at_a_time = self.inner.adopting.lock().await;
+        self.use_believed(map, signed).await
+    }
+
+    /// Takes what changed since the current map, in the form of `MapDelta::encode`. Over any other map than the current
+    /// one it is refused; one that leads to no newer map is passed over.
+    pub async fn adopt_delta_bytes(&self, bytes: Bytes) -> Result<Adoption, AdoptError> {
+        let delta = MapDelta::decode(bytes).inspect_err(|error| self.count_refused(error))?;
+        let _one_at_a_time = self.inner.adopting.lock().await;
+        let Some(current) = self.current() else {
+            let error = MapError::OtherBase(delta.base());
+            self.count_refused(&error);
+            return Err(error.into());
+        };
+        if delta.epoch() <= current.epoch() {
+            count(&self.inner.counters.older);
+            return Ok(Adoption::Older);
+        }
+        let (map, signed) = delta.apply(&current, &self.inner.keys).inspect_err(|error| self.count_refused(error))?;
+        self.use_believed(map, signed).await
+    }
+
+    /// Stores and uses it, if it is newer; for one caller at a time.
+    async fn use_believed(&self, map: ClusterMap, signed: SignedMap) -> Result<Adoption, AdoptError> {
         if map.epoch() <= self.epoch() {
             count(&self.inner.counters.older);
             return Ok(Adoption::Older);
@@ -309,9 +335,11 @@ impl MapHolder {
         count(match error {
             MapError::Forged => &counters.forged,
             MapError::WrongCluster(_) => &counters.foreign,
+            MapError::OtherBase(_) => &counters.other_base,
             MapError::Truncated { .. }
             | MapError::Trailing { .. }
             | MapError::Format
+            | MapError::Packed
             | MapError::TooLarge { .. }
             | MapError::Invalid(_)
             | MapError::DuplicateNode(_)
@@ -428,6 +456,7 @@ impl MapHolder {
             forged: read(&counters.forged),
             foreign: read(&counters.foreign),
             malformed: read(&counters.malformed),
+            other_base: read(&counters.other_base),
             not_stored: read(&counters.not_stored),
         }
     }

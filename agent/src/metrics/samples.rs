@@ -216,6 +216,7 @@ impl Sources {
             Sample::new(M::Maps, &["forged"], counted.forged),
             Sample::new(M::Maps, &["foreign"], counted.foreign),
             Sample::new(M::Maps, &["malformed"], counted.malformed),
+            Sample::new(M::Maps, &["other_base"], counted.other_base),
             Sample::new(M::Maps, &["not_stored"], counted.not_stored),
         ]);
     }

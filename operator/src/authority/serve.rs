@@ -165,6 +165,8 @@ impl Session {
         let mut told = Moved::default();
         let mut heard = Instant::now();
         let mut epoch: Option<Epoch> = None;
+        // A map that is newer when the session begins goes whole: a delta may have been what ended the last session.
+        let mut follows = false;
         loop {
             let step = tokio::select! { biased;
                 report = self.reports.message() => match report {
@@ -182,10 +184,19 @@ impl Session {
                     let published = maps.borrow_and_update().clone();
                     match published.filter(|published| Some(published.map.epoch()) > epoch) {
                         Some(published) => {
+                            let delta = published.delta.filter(|(base, _)| follows && Some(*base) == epoch);
                             epoch = Some(published.map.epoch());
-                            self.send(Content::Map(published.signed)).await
+                            follows = true;
+                            self.send(match delta {
+                                Some((_, delta)) => Content::MapDelta(delta),
+                                None => Content::Map(published.signed),
+                            })
+                            .await
                         }
-                        None => Ok(()),
+                        None => {
+                            follows = true;
+                            Ok(())
+                        }
                     }
                 }
                 Ok(()) = moved.changed(), if epoch.is_some() => {

@@ -121,6 +121,10 @@ async fn obey(inner: &Inner, directive: message::Directive) -> Result<(), Conver
         Content::Map(bytes) => {
             inner.map.adopt_bytes(bytes).await?;
         }
+        Content::MapDelta(bytes) => {
+            // One that doesn't fit ends the session; the next one begins with a whole map.
+            inner.map.adopt_delta_bytes(bytes).await?;
+        }
         Content::Volumes(message) => {
             let volumes = stored::by_id(parse_volumes(message.clone())?);
             stored::store(&inner.runtime, &inner.pool, &inner.options.state, &message).await?;
