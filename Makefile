@@ -41,6 +41,11 @@ bench: install ## every figure of docs/PERFORMANCE.md beside its limit (ONLY="P1
 	cargo build --locked --profile demo --workspace --bins
 	@"$$(tests/target-dir)/demo/bench" --rounds $(ROUNDS) --json target/bench/results.json $(ONLY)
 
+.PHONY: bench-scale
+bench-scale: install ## the map of 5,000 nodes: planned, sent, applied, kept; figures beside their limits
+	cargo build --locked --profile demo --workspace --bins
+	@"$$(tests/target-dir)/demo/bench-scale"
+
 MINUTES ?= 30
 
 .PHONY: soak
