@@ -38,13 +38,52 @@ pub(super) struct Table<'a> {
     bounds: Vec<u32>,
     counts: Vec<u32>,
     width: usize,
+    /// For each domain, members that have room; and how many domains have such members.
+    open: Vec<usize>,
+    open_domains: usize,
 }
 
 impl<'a> Table<'a> {
     pub(super) fn new(members: &'a [Member], rows: Vec<Vec<usize>>, quotas: Vec<u32>, width: usize) -> Self {
         let counts = owned(&rows, members.len());
         let bounds = quota::bounds(members, width, &quotas);
-        Self { members, rows, quotas, bounds, counts, width }
+        let domains = members.iter().map(|member| member.domain + 1).max().unwrap_or(0);
+        let mut open = vec![0; domains];
+        for (member, Member { domain, .. }) in members.iter().enumerate() {
+            open[*domain] += usize::from(counts[member] < bounds[member]);
+        }
+        let open_domains = open.iter().filter(|members| **members > 0).count();
+        Self { members, rows, quotas, bounds, counts, width, open, open_domains }
+    }
+
+    /// One slot more or less for a member.
+    fn count(&mut self, member: usize, more: bool) {
+        let had_room = self.has_room(member);
+        if more {
+            self.counts[member] += 1;
+        } else {
+            self.counts[member] -= 1;
+        }
+        let open = &mut self.open[self.members[member].domain];
+        match (had_room, self.counts[member] < self.bounds[member]) {
+            (true, false) => {
+                *open -= 1;
+                self.open_domains -= usize::from(*open == 0);
+            }
+            (false, true) => {
+                self.open_domains += usize::from(*open == 0);
+                *open += 1;
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Whether a domain that the row doesn't lie in has a member with room.
+    fn has_other_domain(&self, row: &[usize]) -> bool {
+        let domain = |place: usize| self.members[row[place]].domain;
+        let is_first = |place: &usize| (0..*place).all(|before| domain(before) != domain(*place));
+        let used = (0..row.len()).filter(is_first).filter(|place| self.open[domain(*place)] > 0).count();
+        self.open_domains > used
     }
 
     pub(super) fn into_rows(self) -> Vec<Vec<usize>> {
@@ -79,8 +118,8 @@ impl<'a> Table<'a> {
                 *owner = new;
             }
         }
-        self.counts[old] -= 1;
-        self.counts[new] += 1;
+        self.count(old, false);
+        self.count(new, true);
     }
 
     /// Fewer owners per slot: who is most above its quota goes.
@@ -91,7 +130,7 @@ impl<'a> Table<'a> {
                 let worst = (0..row.len())
                     .max_by_key(|place| (self.crowded(row, row[*place]), self.surplus(row[*place]), *place));
                 let gone = self.rows[slot].remove(worst.expect("a row above the width isn't empty"));
-                self.counts[gone] -= 1;
+                self.count(gone, false);
             }
         }
     }
@@ -119,7 +158,7 @@ impl<'a> Table<'a> {
                 chosen = Some(member);
                 by_need.remove(&(self.need(member), member));
                 self.rows[slot].push(member);
-                self.counts[member] += 1;
+                self.count(member, true);
                 by_need.insert((self.need(member), member));
             }
         }
@@ -146,7 +185,7 @@ impl<'a> Table<'a> {
 
     fn neediest(&self, row: &[usize], by_need: &BTreeSet<(Reverse<i64>, usize)>) -> usize {
         let fits = |m: usize| self.has_room(m) && self.fits(row, m, None);
-        let apart = by_need.iter().find(|(_, member)| fits(*member));
+        let apart = self.has_other_domain(row).then(|| by_need.iter().find(|(_, member)| fits(*member))).flatten();
         let any = || by_need.iter().find(|(_, m)| !row.contains(m));
         apart.or_else(any).map(|(_, member)| *member).expect("there are at least as many members as places in a row")
     }
