@@ -71,11 +71,17 @@ fn even_out(members: &[Member], rows: &mut [Vec<usize>]) {
     if !far(&led) {
         return;
     }
+    let mut owned_slots: Vec<Vec<usize>> = vec![Vec::new(); members.len()];
+    for (slot, row) in rows.iter().enumerate() {
+        for member in row {
+            owned_slots[*member].push(slot);
+        }
+    }
     let mut stuck = vec![false; members.len()];
     for _ in 0..ROUNDS_MAX {
         let open = (0..members.len()).filter(|member| !stuck[*member] && excess(&led, *member) < 0);
         let Some(taker) = open.min_by_key(|member| (excess(&led, *member), *member)) else { break };
-        let stretches = stretches(rows, taker);
+        let stretches = stretches(rows, taker, &owned_slots[taker]);
         let mut held: BTreeMap<usize, i64> = BTreeMap::new();
         for stretch in &stretches {
             *held.entry(stretch.lead).or_default() += i64::try_from(stretch.len).expect("at most 16,384");
@@ -101,11 +107,11 @@ struct Stretch {
     lead: usize,
 }
 
-/// The longest first.
-fn stretches(rows: &[Vec<usize>], taker: usize) -> Vec<Stretch> {
+/// Those of the slots that the taker owns; the longest first.
+fn stretches(rows: &[Vec<usize>], taker: usize, owned: &[usize]) -> Vec<Stretch> {
     let mut found: Vec<Stretch> = Vec::new();
-    for (slot, row) in rows.iter().enumerate() {
-        let Some(lead) = row.first().copied().filter(|lead| *lead != taker && row.contains(&taker)) else { continue };
+    for slot in owned.iter().copied() {
+        let Some(lead) = rows[slot].first().copied().filter(|lead| *lead != taker) else { continue };
         match found.last_mut() {
             Some(last) if last.lead == lead && last.start + last.len == slot => last.len += 1,
             _ => found.push(Stretch { start: slot, len: 1, lead }),
