@@ -15,7 +15,7 @@ use super::counters::one;
 use super::flight::HopFailure;
 use super::hops::{Ask, Place};
 
-/// Requests that earn one hedge: 5 %; data-plane §3.7.
+/// Requests that earn one hedge: 5 %, so that hedging never doubles the load of a cluster in trouble.
 const REQUESTS_PER_HEDGE: u32 = 20;
 
 /// Hedges that may be saved up: what a peer that hangs costs before its circuit opens.

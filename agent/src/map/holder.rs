@@ -299,6 +299,7 @@ impl MapHolder {
     }
 
     /// Uses a map that nobody signed. For simulations, where there is no authority; nothing is stored.
+    #[cfg(test)]
     pub fn adopt_unsigned_for_simulation(&self, map: ClusterMap) -> Adoption {
         if map.epoch() <= self.epoch() {
             count(&self.inner.counters.older);

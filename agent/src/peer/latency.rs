@@ -20,7 +20,7 @@ const SAMPLES_MIN: usize = 8;
 /// How long an answer says something.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// A hedge is never sent sooner; data-plane §3.7.
+/// A hedge is never sent sooner.
 const HEDGE_MIN: Duration = Duration::from_millis(1);
 
 /// A hedge where nothing is known yet: far above what a healthy peer takes.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row that open the circuit: one may be a lost packet, two a restart; data-plane §3.7 and §4.
+/// Failures in a row that open the circuit: one may be a lost packet, two a restart.
 pub const FAILURES_TO_OPEN: u32 = 3;
 
 /// How long an open circuit asks nothing, and how long a probe may take before another one is let through.

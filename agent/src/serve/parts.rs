@@ -41,7 +41,7 @@ pub(super) struct Parts {
 
 impl Parts {
     /// The parts of an agent that may use `memory_bytes`: a quarter for flights (at most what they need), a quarter for
-    /// names (data-plane §8).
+    /// names.
     pub(super) fn new(ground: Ground, open: Arc<dyn Open>, memory_bytes: u64) -> Self {
         let Ground { runtime, map, stores, volumes, .. } = &ground;
         let peers = peer::Client::new(runtime.clone(), Arc::new(Members(map.clone())));

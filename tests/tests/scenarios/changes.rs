@@ -1,4 +1,4 @@
-//! Objects that are replaced or deleted while they are read (faults.md, row 13).
+//! Objects that are replaced or deleted while they are read (docs/FAULTS.md, row 13).
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -115,7 +115,7 @@ fn mounts(cluster: &Cluster, nodes: &[&str]) -> Vec<PathBuf> {
     nodes.iter().map(|node| cluster.mount(node, "data")).collect()
 }
 
-/// faults.md, row 1, as far as reads go.
+/// docs/FAULTS.md, row 1, as far as reads go.
 #[test]
 fn readers_on_other_nodes_see_no_error_when_an_agent_is_killed() {
     let stub = StubS3::builder().latency(Duration::from_millis(20)).start_blocking().unwrap();

@@ -55,7 +55,7 @@ fn fifty_cold_readers_on_three_nodes_are_one_get_per_chunk() {
     assert_eq!(counters.byte_amplification(), 1.0);
 }
 
-/// faults.md, row 23.
+/// docs/FAULTS.md, row 23.
 #[test]
 fn a_hundred_readers_of_one_cold_object_are_one_get_per_chunk() {
     let stub = StubS3::builder().latency(std::time::Duration::from_millis(20)).start_blocking().unwrap();

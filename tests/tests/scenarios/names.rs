@@ -1,4 +1,4 @@
-//! The tree that a bucket's keys make: large directories, odd keys, empty things. data-plane.md §4.
+//! The tree that a bucket's keys make: large directories, odd keys, empty things.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

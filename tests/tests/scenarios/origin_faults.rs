@@ -1,4 +1,4 @@
-//! An origin that misbehaves (faults.md, row 12): right bytes, few retries, and every fault counted as having happened.
+//! An origin that misbehaves (docs/FAULTS.md, row 12): right bytes, few retries, and every fault counted as having happened.
 
 use std::thread;
 use std::time::Duration;

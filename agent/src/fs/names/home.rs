@@ -26,7 +26,7 @@ use crate::fs::{Dated, Looked, Part};
 use crate::origin::{Cursor, OriginError, Origins, VolumeOrigin};
 use crate::runtime::Runtime;
 
-/// Above this a listing is paged, never held; data-plane §4.
+/// Above this a listing is paged, never held.
 pub(super) const LISTED_NAMES_MAX: usize = 200_000;
 
 /// Listings that run at a time; who needs one more waits, to its deadline.

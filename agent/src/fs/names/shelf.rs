@@ -15,7 +15,7 @@ use super::listing::Listing;
 use crate::fs::room::{NameRoom, Share};
 use crate::fs::{Dated, Looked};
 
-/// Lookups within [`BUSY_WITHIN`] that make a listing cheaper than going on one by one; data-plane §4.
+/// Lookups within [`BUSY_WITHIN`] that make a listing cheaper than going on one by one.
 pub(super) const BUSY_LOOKUPS: u32 = 32;
 
 /// The time they come in.
