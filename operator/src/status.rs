@@ -163,8 +163,17 @@ fn problems(view: View<'_>) -> Vec<Problem> {
                     | NodeState::Down
                     | NodeState::Gone => {}
                 }
-                for store in reported.stores.iter().filter(|store| store.health != StoreHealth::Ok) {
-                    add("StoreFailed", format!("store {} takes no more writes; its disk failed", store.name));
+                for store in &reported.stores {
+                    let name = &store.name;
+                    match store.health {
+                        StoreHealth::Ok => {}
+                        StoreHealth::Slow => {
+                            add("StoreSlow", format!("store {name} answers late; others are asked first"))
+                        }
+                        StoreHealth::Fenced => {
+                            add("StoreFailed", format!("store {name} takes no more writes; its disk failed"));
+                        }
+                    }
                 }
             }
         }
@@ -462,6 +471,25 @@ mod tests {
         let status = status_of(Some(&map), &[1, 2]);
         assert_eq!(condition_of(&status, VolumeConditionType::OriginReachable), ("Unknown".into(), "NotAsked".into()));
         assert_eq!((status.mounts.as_deref(), status.hit_ratio.as_deref()), (Some("2/4"), Some("75%")));
+    }
+
+    #[test]
+    fn a_disk_that_is_slow_has_not_failed() {
+        let mut node = reporting(1, NodeState::Serving, true);
+        let store = |name: &str, health| StoreReport {
+            name: name.into(),
+            id: larder_proto::ids::StoreId::from_bytes([1; 16]),
+            capacity_bytes: 1,
+            used_bytes: 0,
+            health,
+        };
+        node.reported.as_mut().expect("it reports").stores =
+            vec![store("d0", StoreHealth::Ok), store("d1", StoreHealth::Slow), store("d2", StoreHealth::Fenced)];
+        let (nodes, volumes, now) = ([node], BTreeMap::new(), time(5));
+        let status =
+            cluster(&a_cluster(), &[], View { map: None, nodes: &nodes, volumes: &volumes, problems: &[], now: &now });
+        let named: Vec<&str> = status.problems.iter().map(|problem| problem.reason.as_str()).collect();
+        assert_eq!(named, ["StoreSlow", "StoreFailed"]);
     }
 
     #[test]
