@@ -185,7 +185,7 @@ async fn files_that_somebody_touched_are_misses_and_come_anew() {
     std::fs::rename(path(2), path(1)).expect("swaps");
     std::fs::rename(dir.path().join("aside"), path(2)).expect("swaps");
     std::fs::remove_file(path(3)).expect("deletes");
-    std::fs::set_permissions(path(4), std::os::unix::fs::PermissionsExt::from_mode(0)).expect("chmods");
+    std::fs::set_permissions(path(4), std::os::unix::fs::PermissionsExt::from_mode(0o0)).expect("chmods");
     std::fs::remove_file(path(5)).expect("deletes");
     std::os::unix::fs::symlink("/etc/hostname", path(5)).expect("links");
     let runtime = Runtime::real(Arc::new(NoNet));

@@ -31,7 +31,7 @@ impl Wide {
         self.taken = 0;
         self.buffer.clear();
         loop {
-            if let Poll::Pending = self.tcp.poll_read_ready(cx)? {
+            if self.tcp.poll_read_ready(cx)?.is_pending() {
                 self.buffer = Vec::new();
                 return Poll::Pending;
             }
