@@ -32,8 +32,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The whole store is scrubbed in so long: two days of the week are left for pauses and restarts.
 const SCRUB_WITHIN: Duration = Duration::from_secs(5 * 24 * 3600);
 
-/// So much is read at once, when it is due.
+/// So much is read at once, when it is due: less of a small store, because a restart forgets what was due.
 const SCRUB_BYTES: i64 = 1 << 20;
+const SCRUB_PART: i64 = 64;
 
 /// So far behind, scrubbing no longer pauses.
 const SCRUB_LATE: Duration = Duration::from_secs(24 * 3600);
@@ -253,8 +254,9 @@ impl Keeper {
         if used_bytes == 0 || (self.is_loaded() && !late) {
             return PAUSE;
         }
+        let due_bytes = SCRUB_BYTES.min(used_bytes / SCRUB_PART).max(1);
         let mut budget = BACKGROUND_BYTES_PER_S;
-        while self.behind_bytes >= SCRUB_BYTES.min(used_bytes) && budget > 0 {
+        while self.behind_bytes >= due_bytes && budget > 0 {
             let Some(object) = self.next_row().await else { break };
             let bytes = self.scrub_object(object).await;
             self.behind_bytes = self.behind_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
