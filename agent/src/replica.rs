@@ -10,6 +10,7 @@ use std::sync::Arc;
 use larder_proto::ids::{Epoch, NodeId, NodeName};
 use larder_proto::map::{ClusterMap, NodeState};
 use larder_proto::object::Chunk;
+use tokio::sync::watch;
 
 use crate::map::MapHolder;
 
@@ -24,6 +25,9 @@ pub trait Maps: Send + Sync + 'static {
     /// The map; nothing before the first.
     fn current(&self) -> Option<Arc<ClusterMap>>;
 
+    /// Tells of each new map.
+    fn changed(&self) -> watch::Receiver<Epoch>;
+
     /// This node's name, as in its certificate.
     fn this_node(&self) -> &NodeName;
 }
@@ -31,6 +35,10 @@ pub trait Maps: Send + Sync + 'static {
 impl Maps for MapHolder {
     fn current(&self) -> Option<Arc<ClusterMap>> {
         MapHolder::current(self)
+    }
+
+    fn changed(&self) -> watch::Receiver<Epoch> {
+        MapHolder::changed(self)
     }
 
     fn this_node(&self) -> &NodeName {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use larder_proto::ids::{Slot, VolumeId};
+use larder_proto::ids::{Epoch, Slot, VolumeId};
+use tokio::sync::watch;
 
 use super::{Maps, Volumes};
 use crate::store::{Rank, Standing};
@@ -20,6 +21,10 @@ impl Standing for ByMap {
             self.volumes.borrow().values().map(|volume| u64::from(volume.replicas.unwrap_or(0))).sum::<u64>();
         // Epochs rise, numbers of copies are below 1,000 in sum: neither hides the other.
         epoch.wrapping_mul(1_000_003).wrapping_add(replicas)
+    }
+
+    fn epochs(&self) -> watch::Receiver<Epoch> {
+        self.maps.changed()
     }
 
     fn rank(&self, volume: VolumeId, slot: Slot) -> Rank {

@@ -30,7 +30,7 @@ impl Stores {
 
     async fn follow(self, standing: Arc<dyn Standing>, mut volumes: watch::Receiver<Volumes>) {
         let pool = self.tasks.pool("pins", 1, 1);
-        let mut look = tokio::time::interval(std::time::Duration::from_secs(5));
+        let mut epochs = standing.epochs();
         let mut generation = None;
         loop {
             let now = volumes.borrow_and_update().clone();
@@ -49,7 +49,7 @@ impl Stores {
             }
             tokio::select! { biased;
                 changed = volumes.changed() => if changed.is_err() { return },
-                _tick = look.tick() => {}
+                Ok(()) = epochs.changed() => {}
             }
         }
     }

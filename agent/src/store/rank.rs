@@ -1,6 +1,7 @@
 //! What a chunk is worth to the cluster, as far as this node can tell by itself.
 
-use larder_proto::ids::{Slot, VolumeId};
+use larder_proto::ids::{Epoch, Slot, VolumeId};
+use tokio::sync::watch;
 
 /// Who leaves first when room is wanted. Decided here, from the map; nobody asks others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,9 @@ pub trait Standing: Send + Sync + 'static {
     /// Another number when ranks or shares may have changed.
     fn generation(&self) -> u64;
 
+    /// Tells of each new map; ends for a node that has none.
+    fn epochs(&self) -> watch::Receiver<Epoch>;
+
     /// What the chunks of a slot are here. [`Rank::First`] before the first map: nothing leaves for want of one.
     fn rank(&self, volume: VolumeId, slot: Slot) -> Rank;
 
@@ -45,6 +49,10 @@ pub struct Alone;
 impl Standing for Alone {
     fn generation(&self) -> u64 {
         0
+    }
+
+    fn epochs(&self) -> watch::Receiver<Epoch> {
+        watch::channel(Epoch(0)).1
     }
 
     fn rank(&self, _volume: VolumeId, _slot: Slot) -> Rank {

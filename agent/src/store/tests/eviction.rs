@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_proto::glob::Glob;
-use larder_proto::ids::Slot;
+use larder_proto::ids::{Epoch, Slot};
 use larder_proto::volume::{Attributes, Freshness, Keeping, LocalCopies, Origin, Volume};
 use tokio::sync::watch;
 
@@ -13,14 +13,18 @@ use super::*;
 /// Ranks by slot: even ones as the number says.
 #[derive(Default)]
 struct Ranks {
-    generation: AtomicU64,
     /// 0: first copies everywhere; 1: even slots are guests; 2: odd slots are.
     guests: AtomicU64,
+    epochs: watch::Sender<Epoch>,
 }
 
 impl Standing for Ranks {
     fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
+        self.epochs.borrow().0
+    }
+
+    fn epochs(&self) -> watch::Receiver<Epoch> {
+        self.epochs.subscribe()
     }
 
     fn rank(&self, _volume: VolumeId, slot: Slot) -> Rank {
@@ -143,7 +147,7 @@ async fn guests_leave_first_then_copies_and_the_map_decides_anew() {
     assert!(here(&stores, guests.iter().copied()) < guests.len());
 
     ranks.guests.store(2, Ordering::Relaxed);
-    ranks.generation.store(1, Ordering::Relaxed);
+    ranks.epochs.send_replace(Epoch(1));
     let kept: Vec<u64> = guests.iter().copied().filter(|n| stores.has(&one(*n).id())).collect();
     tokio::time::sleep(Duration::from_secs(6)).await;
     for n in more.take(8) {
