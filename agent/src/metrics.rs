@@ -64,6 +64,8 @@ metrics! {
     Filled Counter "filled" [];
     /// Chunks on their way
     Flights Gauge "flights" [];
+    /// Memory that the agent may use: three quarters of its cgroup's limit
+    MemoryBudget Gauge "memory_budget_bytes" [];
     /// Memory as the allocator (jemalloc) counts it: allocated, active, resident, retained
     Allocator Gauge "allocator_bytes" ["kind"];
     /// Memory held by flights

@@ -79,8 +79,8 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
     let map = MapHolder::open(&runtime, &config.state, config.cluster, config.node.clone(), trust.keys().clone()).await;
     let (volumes_in, volumes) = watch::channel(Volumes::default());
     let passthrough = passthrough(&runtime, &config, &stores, descriptors);
-    let ground = Ground { runtime: runtime.clone(), net, map, stores, passthrough, volumes };
-    let parts = Parts::new(ground, real_origins, memory_bytes);
+    let ground = Ground { runtime: runtime.clone(), net, map, stores, passthrough, volumes, memory_bytes };
+    let parts = Parts::new(ground, real_origins);
     parts.serve_peers(listener);
     let own = report::own_address(&config, ports, runtime.clock.wall_ms());
     let meeting = parts.peers.announce(own.clone(), parts.ground.map.changed());

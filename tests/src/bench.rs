@@ -15,6 +15,7 @@ mod death;
 mod figure;
 mod local;
 mod memory;
+mod million;
 mod names;
 mod network;
 pub(crate) mod process;
@@ -47,7 +48,8 @@ const GROUPS: &[(&[&str], Group)] = &[
     (&["P5", "P5b", "P6"], cold::measure),
     (&["P7", "P8"], small::measure),
     (&["P9"], names::measure),
-    (&["P15", "P17"], memory::measure),
+    (&["P15"], memory::measure),
+    (&["P17", "P15.idle-1m"], million::measure),
     (&["P16"], death::measure),
 ];
 

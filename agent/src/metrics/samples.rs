@@ -58,12 +58,15 @@ pub struct Sources {
     pub passthrough: Passthrough,
     /// Mounts.
     pub trees: Trees,
+    /// What the agent may use.
+    pub memory_bytes: u64,
 }
 
 impl Samples for Sources {
     fn samples(&self) -> Vec<Sample> {
         let mut samples = Vec::with_capacity(128);
         self.cache(&mut samples);
+        samples.push(Sample::new(M::MemoryBudget, &[], self.memory_bytes));
         allocator(&mut samples);
         self.copies(&mut samples);
         self.origins(&mut samples);

@@ -68,6 +68,7 @@ impl Pages {
             ops: parts.ops.clone(),
             passthrough: parts.ground.passthrough.clone(),
             trees: mounts.trees(),
+            memory_bytes: parts.ground.memory_bytes,
         };
         Self { map, cache, stores, metrics: Metrics::new(Arc::new(sources)), meeting }
     }

@@ -26,6 +26,8 @@ pub(super) struct Ground {
     pub(super) stores: Stores,
     pub(super) passthrough: Passthrough,
     pub(super) volumes: watch::Receiver<Volumes>,
+    /// What the agent may use: a quarter for flights (at most what they need), a quarter for names.
+    pub(super) memory_bytes: u64,
 }
 
 pub(super) struct Parts {
@@ -40,10 +42,8 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// The parts of an agent that may use `memory_bytes`: a quarter for flights (at most what they need), a quarter for
-    /// names.
-    pub(super) fn new(ground: Ground, open: Arc<dyn Open>, memory_bytes: u64) -> Self {
-        let Ground { runtime, map, stores, volumes, .. } = &ground;
+    pub(super) fn new(ground: Ground, open: Arc<dyn Open>) -> Self {
+        let Ground { runtime, map, stores, volumes, memory_bytes, .. } = &ground;
         let peers = peer::Client::new(runtime.clone(), Arc::new(Members(map.clone())));
         let origins = Origins::new(runtime.clone(), volumes.clone(), open);
         let maps = Arc::new(map.clone());
@@ -54,7 +54,7 @@ impl Parts {
             peers.clone(),
             origins.clone(),
             replicator,
-            cache_bytes(memory_bytes),
+            cache_bytes(*memory_bytes),
         );
         let room = NameRoom::new(usize::try_from(memory_bytes / 4).unwrap_or(usize::MAX));
         let names = Homes::new(runtime.clone(), map.clone(), peers.clone(), origins.clone(), &room);

@@ -81,6 +81,8 @@ pub(super) struct Directory {
     /// The disk has less than its spare bytes free: nothing is taken in until it has.
     low_space: AtomicBool,
     pub opened_clean: bool,
+    /// How long opening took.
+    opening: Duration,
     pace: Mutex<Pace>,
     slow: AtomicBool,
     /// Rung when a call begins: its pace is to be judged.
@@ -125,7 +127,7 @@ impl Directory {
         share: Share,
     ) -> Result<(Arc<Self>, mpsc::Receiver<Put>), OpenError> {
         let failed = |source: io::Error| OpenError::Io { name: config.name.clone(), path: config.path.clone(), source };
-        let disk = runtime.disk.clone();
+        let (disk, begun) = (runtime.disk.clone(), runtime.clock.now());
         let counters = Counters::default();
         let mut index = Index::new(config.capacity_bytes, watermarks);
         let opened = load(runtime, config, claimed, share.index_cache_bytes, &mut index)?;
@@ -157,6 +159,7 @@ impl Directory {
             state: AtomicU8::new(OPEN),
             low_space: AtomicBool::new(false),
             opened_clean: opened.clean,
+            opening: runtime.clock.now() - begun,
             pace: Mutex::default(),
             slow: AtomicBool::new(false),
             called: Notify::new(),
@@ -514,6 +517,7 @@ impl Directory {
             lingering_bytes,
             open_files: self.files.open_count() as u64,
             opened_clean: self.opened_clean,
+            opening_ms: u64::try_from(self.opening.as_millis()).unwrap_or(u64::MAX),
             counters: self.counters.snapshot(),
         }
     }

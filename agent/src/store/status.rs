@@ -55,6 +55,8 @@ pub struct StoreDebug {
     pub open_files: u64,
     /// Whether the last close was clean.
     pub opened_clean: bool,
+    /// How long the index took to load.
+    pub opening_ms: u64,
     /// What happened since the start.
     pub counters: StoreCounters,
 }
