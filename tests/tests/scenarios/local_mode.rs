@@ -63,6 +63,8 @@ fn an_origin_that_comes_back_is_known_to_be_back_without_a_read() {
 fn a_death_and_a_return_are_told() {
     let stub = StubS3::builder().start_blocking().unwrap();
     let cluster = Cluster::builder().min_nodes(2).volume(VolumeSpec::s3("data", &stub)).up();
+    // Who comes after the first map waits for others that may come too.
+    wait_until(MINUTE, "n3 has slots", || state(&cluster, "n3").as_deref() == Some("Serving"));
     cluster.kill("n3");
     let log = cluster.node_dir("n3").join("agent.log");
     let line = format!("node n3 is down: its agent was killed by SIGKILL; its log: {}", log.display());
