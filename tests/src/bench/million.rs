@@ -61,7 +61,7 @@ fn read_all(mount: &Path) -> Result<()> {
 }
 
 fn opening_s(cluster: &Cluster) -> Result<f64> {
-    let stores = cluster.debug("n1", "stores");
-    let ms = stores[0]["openingMs"].as_u64().with_context(|| format!("openingMs in {stores}"))?;
+    let page = cluster.debug("n1", "stores");
+    let ms = page["stores"][0]["openingMs"].as_u64().with_context(|| format!("openingMs in {page}"))?;
     Ok(ms as f64 / 1e3)
 }
