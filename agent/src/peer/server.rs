@@ -29,8 +29,12 @@ use crate::runtime::net::{BoxIo, Identity, Lane, Listener};
 /// the asker who closes them.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// How long a peer may accept no byte of an answer.
-const STALL: Duration = Duration::from_secs(30);
+/// How long a peer may accept no byte of an answer on the bytes lane: what waits to be sent is memory of this node's
+/// flights. Who reads them has its own memory before it asks; one that gets no processor for a second is waited for.
+const STALL: Duration = Duration::from_secs(5);
+
+/// The same on the control lane, whose answers are small.
+const CONTROL_STALL: Duration = Duration::from_secs(30);
 
 /// Headers of a request are ten.
 const HEADERS_MAX: usize = 32;
@@ -177,7 +181,11 @@ impl Server {
             self.counts.turned_away.fetch_add(1, Ordering::Relaxed);
         }
         let Some(place) = place else { return };
-        let (server, io) = (self.clone(), TokioIo::new(Patient::new(io, STALL)));
+        let stall = match lane {
+            Lane::Bytes => STALL,
+            Lane::Control => CONTROL_STALL,
+        };
+        let (server, io) = (self.clone(), TokioIo::new(Patient::new(io, stall)));
         self.runtime.tasks.spawn(async move {
             match lane {
                 Lane::Bytes => server.serve_bytes(io, peer, place.kind).await,

@@ -87,8 +87,8 @@ async fn a_reader_that_reads_nothing_is_left() {
     }
     io.write_all(format!("{text}\r\n").as_bytes()).await.expect("open");
     until("it is asked", || two.giver.asked.load(Ordering::Relaxed) == 1).await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(two.bob.connections(), 1);
-    tokio::time::sleep(Duration::from_secs(25)).await;
-    assert_eq!(two.bob.connections(), 0, "no byte was taken for 30 s");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(two.bob.connections(), 0, "no byte was taken for 5 s");
 }
