@@ -177,6 +177,17 @@ impl World {
         self.net.slow(&self.places[index].identity, by);
     }
 
+    /// The node says so many bytes more, then nothing.
+    pub fn stop_after(&self, index: usize, bytes: usize) {
+        self.net.stop_after(&self.places[index].identity, bytes);
+    }
+
+    /// The operator says what of the volume is kept.
+    pub fn set_keeping(&self, keeping: Keeping) {
+        let volume = Arc::new(Volume { keeping, ..(*self.volume).clone() });
+        self.volumes.send_replace(Arc::new(BTreeMap::from([(volume.id, volume)])));
+    }
+
     /// Kills a node.
     pub async fn kill(&mut self, index: usize, ending: Ending) {
         self.net.kill(&self.places[index].identity);

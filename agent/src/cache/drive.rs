@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -11,12 +12,13 @@ use larder_proto::limits::CHUNK_BYTES_MAX;
 use larder_proto::map::NodeState;
 use larder_proto::object::Chunk;
 use larder_proto::wire::RequestId;
+use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
 use super::Inner;
 use super::budget::{Budget, Grant, Source};
 use super::counters::{add, one};
-use super::flight::{Action, Event, HopFailure, Machine, State};
+use super::flight::{Action, Event, HopFailure, Machine, State, Waits};
 use super::hops::{Ask, Place};
 use super::route::{self, Hop, Owner, Stored, View};
 use super::table::{Flight, Leading, Stage};
@@ -46,6 +48,15 @@ impl Drop for Driven<'_> {
     }
 }
 
+/// Says, however a driver ends, that the store has what landed or won't have it.
+struct TellsStore(Arc<watch::Sender<bool>>);
+
+impl Drop for TellsStore {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
 /// What came of waiting for a place.
 enum Waited<T> {
     /// It answered.
@@ -62,10 +73,12 @@ impl Inner {
     }
 
     async fn drive(self: Arc<Self>, flight: Arc<Flight>, request: RequestId) {
+        let _tells = TellsStore(flight.store_told.clone());
         let _driven = Driven { inner: &self, flight: &flight };
-        let mut machine = Machine::new(u64::from(flight.chunk().len()));
+        let waits = self.waits(flight.chunk(), flight.leading);
+        let mut machine = Machine::new(u64::from(flight.chunk().len()), waits);
         let (mut owners, hops) = self.route_of(flight.chunk(), flight.leading);
-        let Some(grant) = self.memory_for(&flight, source_of(&hops)).await else {
+        let Some(grant) = self.memory_for(&flight, source_of(&hops), waits.memory).await else {
             self.fail(&flight, ErrorKind::DeadlineExceeded);
             return;
         };
@@ -75,7 +88,8 @@ impl Inner {
         loop {
             action = match action {
                 Action::Ask(hop) => {
-                    let ask = Ask { request, owners: &owners, leading: flight.leading };
+                    let hedging = machine.hedging();
+                    let ask = Ask { request, owners: &owners, leading: flight.leading, hedging };
                     self.ask(&flight, &mut machine, &mut writer, hop, &ask).await
                 }
                 Action::Continue => machine.step(Event::Tick, self.now()),
@@ -108,8 +122,13 @@ impl Inner {
         (owners, hops)
     }
 
-    /// Memory for the whole chunk; nothing when everybody has left meanwhile.
-    async fn memory_for(&self, flight: &Arc<Flight>, source: Source) -> Option<Grant> {
+    /// What the flight's places are given, as the volume's readers wait.
+    pub(super) fn waits(&self, chunk: &Chunk, leading: Leading) -> Waits {
+        Waits::of(self.replicator.read_deadline(chunk.object().volume()), leading)
+    }
+
+    /// Memory for the whole chunk; nothing when everybody has left meanwhile. Peers are told each time it took `patience`.
+    async fn memory_for(&self, flight: &Arc<Flight>, source: Source, patience: Duration) -> Option<Grant> {
         let len = u64::from(flight.chunk().len());
         loop {
             if let Some(grant) = self.budget.try_take(len, source) {
@@ -128,6 +147,7 @@ impl Inner {
                 tokio::select! { biased;
                     grant = &mut take => break Some(grant),
                     () = flight.left.notified() => if self.flights.remove_if(flight, |flight| !flight.is_wanted()) { break None },
+                    () = sleep(patience) => flight.tell_failed_round(Some(ErrorKind::Busy)),
                 }
             }
         }
@@ -153,6 +173,10 @@ impl Inner {
             Waited::Answered(Err(failure)) => return self.after_failure(machine, failure),
             Waited::Over(action) => return action,
         };
+        if let Some(other) = place.hedge_of(&hop) {
+            *flight.hop.lock() = Some(Hop::Have(other));
+            machine.step(Event::Hedged(other), self.now());
+        }
         loop {
             let piece = match self.wait(flight, machine, place.next(self, flight.chunk()).boxed()).await {
                 Waited::Answered(Ok(piece)) => piece,
@@ -218,14 +242,11 @@ impl Inner {
             State::Resting { kind } => *kind,
             State::Asking { .. } | State::Streaming { .. } | State::Landed | State::Failed(_) => None,
         };
-        flight.progress.send_modify(|progress| {
-            progress.failed_rounds = machine.failed_rounds();
-            progress.kind = last;
-        });
+        flight.tell_failed_round(last);
     }
 
     /// Pauses between two rounds; `false` when no reader waits for another.
-    async fn rest(&self, flight: &Arc<Flight>, pause: std::time::Duration) -> bool {
+    async fn rest(&self, flight: &Arc<Flight>, pause: Duration) -> bool {
         if self.flights.remove_if(flight, |flight| !flight.has_readers()) {
             return false;
         }

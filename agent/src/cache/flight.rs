@@ -5,7 +5,7 @@
 //! changes. The shell (`drive.rs`) owns sockets, memory and time, and does what [`Action`] says.
 //!
 //! ```text
-//!               Routed                    Bytes
+//!               Routed                Bytes, Hedged
 //!   Resting ------------> Asking{hop} ------------> Streaming{hop} ------------> Landed
 //!      ^                   ^   |  refused, silent        |  broke off, stalled
 //!      |                   |   v                         v
@@ -18,19 +18,48 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use larder_proto::error::ErrorKind;
+use larder_proto::ids::NodeId;
 use tokio::time::Instant;
 
 use super::route::{Hop, Keep};
+use super::table::Leading;
 
 /// How long an owner may take to begin its answer to a Have: far above a round trip, far below an origin.
 pub const HAVE_PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long the origin or the store may go without landing a byte before it is abandoned. Longer than their own retries.
-pub const STALL_PATIENCE: Duration = Duration::from_secs(20);
+/// The same for an owner that has begun to send what it has.
+pub const HAVE_STALL_PATIENCE: Duration = HAVE_PATIENCE.saturating_mul(4);
+
+/// How long the origin or the store may go without landing a byte before it is abandoned. Longer than their own retries:
+/// three attempts of 5 s.
+pub const STALL_PATIENCE: Duration = Duration::from_secs(18);
 
 /// The same for a Fill, whose filler abandons its own places earlier; waiting in line for a connection is in it. A peer
 /// that is dead or hangs is found out within a second, by its head's deadline and by probes (`hops.rs`).
-pub const FILL_PATIENCE: Duration = Duration::from_secs(30);
+const FILL_PATIENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How long each kind of place may go without landing a byte, in parts of what the volume's readers wait: a peer that
+/// lives and brings nothing costs its patience, and leaves time for the next owner and for the origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// A Fill's: two thirds, for behind a flight that lives its readers wait, and the origin gets one GET.
+    pub fill: Duration,
+    /// What a filler waits for memory before it tells its followers that it is busy: a sixth. They ask the next owner.
+    pub memory: Duration,
+}
+
+impl Waits {
+    /// Of a flight whose readers wait for `read_deadline`.
+    pub fn of(read_deadline: Duration, leading: Leading) -> Self {
+        let short = (read_deadline / 6).min(FILL_PATIENCE_MAX / 4);
+        let fill = match leading {
+            Leading::Map | Leading::Passed => 4 * short,
+            // Whoever sent its Fill here has waited for the owners before us, and has a third left.
+            Leading::Asked => short,
+        };
+        Self { fill, memory: short }
+    }
+}
 
 /// The first pause after every place failed; it doubles up to [`REST_MAX`].
 const REST_MIN: Duration = Duration::from_millis(50);
@@ -75,6 +104,8 @@ pub enum Event {
     Bytes(u64),
     /// The place asked failed.
     Failed(HopFailure),
+    /// The place asked is late, and this owner sends what it has in its stead.
+    Hedged(NodeId),
     /// Time passed.
     Tick,
     /// No reader waits any more.
@@ -128,12 +159,29 @@ pub struct Machine {
     landed: u64,
     len: u64,
     rounds: u32,
+    waits: Waits,
+    hedging: Hedging,
+}
+
+/// Whether a late place may be hedged: once in a flight, so that a second owner that begins and stalls costs once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hedging {
+    /// It may.
+    Allowed,
+    /// It was.
+    Used,
 }
 
 impl Machine {
     /// A flight of `len` bytes, before its first route.
-    pub fn new(len: u64) -> Self {
-        Self { state: State::Resting { kind: None }, hops: VecDeque::new(), landed: 0, len, rounds: 0 }
+    pub fn new(len: u64, waits: Waits) -> Self {
+        let (state, hops) = (State::Resting { kind: None }, VecDeque::new());
+        Self { state, hops, landed: 0, len, rounds: 0, waits, hedging: Hedging::Allowed }
+    }
+
+    /// Whether the place that is asked may be hedged.
+    pub fn hedging(&self) -> Hedging {
+        self.hedging
     }
 
     /// Where it is.
@@ -141,16 +189,11 @@ impl Machine {
         &self.state
     }
 
-    /// Rounds in which every place failed.
-    pub fn failed_rounds(&self) -> u32 {
-        self.rounds
-    }
-
     /// When the place that was asked is abandoned unless something lands before.
     pub fn expires(&self) -> Option<Instant> {
         match &self.state {
-            State::Asking { hop, since } => Some(*since + first_patience(hop)),
-            State::Streaming { hop, since } => Some(*since + stall_patience(hop)),
+            State::Asking { hop, since } => Some(*since + self.first_patience(hop)),
+            State::Streaming { hop, since } => Some(*since + self.stall_patience(hop)),
             State::Resting { .. } | State::Landed | State::Failed(_) => None,
         }
     }
@@ -186,6 +229,13 @@ impl Machine {
             (State::Asking { hop, .. } | State::Streaming { hop, .. }, Event::Failed(failure)) => {
                 self.after(&hop, failure, now)
             }
+            (State::Asking { hop, .. }, Event::Hedged(node)) => {
+                // The late place has time to think: it is asked again when the other one stalls.
+                self.hops.push_front(hop);
+                self.hedging = Hedging::Used;
+                self.state = State::Streaming { hop: Hop::Have(node), since: now };
+                Action::Continue
+            }
             (State::Asking { hop, .. } | State::Streaming { hop, .. }, Event::Tick) => {
                 let expired = self.expires().is_some_and(|expires| now >= expires);
                 if expired { self.after(&hop, HopFailure::Broken, now) } else { Action::Continue }
@@ -199,8 +249,9 @@ impl Machine {
             (State::Resting { kind }, Event::Unwanted) => self.give_up(kind.unwrap_or(ErrorKind::DeadlineExceeded)),
             (State::Landed, _) => Action::Finish,
             (State::Failed(kind), _) => Action::GiveUp(kind),
-            (State::Resting { .. }, Event::Bytes(_) | Event::Failed(_) | Event::Tick)
-            | (State::Asking { .. } | State::Streaming { .. }, Event::Routed(_)) => Action::Continue,
+            (State::Resting { .. }, Event::Bytes(_) | Event::Failed(_) | Event::Hedged(_) | Event::Tick)
+            | (State::Asking { .. } | State::Streaming { .. }, Event::Routed(_))
+            | (State::Streaming { .. }, Event::Hedged(_)) => Action::Continue,
         }
     }
 
@@ -240,21 +291,21 @@ impl Machine {
         self.state = State::Failed(kind);
         Action::GiveUp(kind)
     }
-}
 
-fn first_patience(hop: &Hop) -> Duration {
-    match hop {
-        Hop::Have(_) | Hop::OwnersHave(_) => HAVE_PATIENCE,
-        Hop::Fill(_) => FILL_PATIENCE,
-        Hop::Store | Hop::Origin(_) => STALL_PATIENCE,
+    fn first_patience(&self, hop: &Hop) -> Duration {
+        match hop {
+            Hop::Have(_) | Hop::OwnersHave(_) => HAVE_PATIENCE,
+            Hop::Fill(_) => self.waits.fill,
+            Hop::Store | Hop::Origin(_) => STALL_PATIENCE,
+        }
     }
-}
 
-fn stall_patience(hop: &Hop) -> Duration {
-    match hop {
-        Hop::Have(_) | Hop::OwnersHave(_) => 4 * HAVE_PATIENCE,
-        Hop::Fill(_) => FILL_PATIENCE,
-        Hop::Store | Hop::Origin(_) => STALL_PATIENCE,
+    fn stall_patience(&self, hop: &Hop) -> Duration {
+        match hop {
+            Hop::Have(_) | Hop::OwnersHave(_) => HAVE_STALL_PATIENCE,
+            Hop::Fill(_) => self.waits.fill,
+            Hop::Store | Hop::Origin(_) => STALL_PATIENCE,
+        }
     }
 }
 
@@ -300,15 +351,19 @@ fn next_after(hop: &Hop, failure: HopFailure) -> Next {
 
 #[cfg(test)]
 mod tests {
-    use larder_proto::ids::NodeId;
-
     use super::*;
     use crate::runtime::Clock;
     use crate::runtime::clock::RealClock;
 
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    fn waits() -> Waits {
+        Waits::of(DEADLINE, Leading::Map)
+    }
+
     fn start(hops: Vec<Hop>) -> (Machine, Instant) {
         let now = RealClock.now();
-        let mut machine = Machine::new(100);
+        let mut machine = Machine::new(100, waits());
         let first = hops[0].clone();
         assert_eq!(machine.step(Event::Routed(hops), now), Action::Ask(first));
         (machine, now)
@@ -333,10 +388,33 @@ mod tests {
     fn a_place_without_progress_is_abandoned_and_the_next_one_asked() {
         let (mut machine, now) = start(vec![fill(1), fill(2), ORIGIN]);
         machine.step(Event::Bytes(10), now);
-        assert_eq!(machine.step(Event::Tick, now + FILL_PATIENCE / 2), Action::Continue);
-        assert_eq!(machine.step(Event::Tick, now + FILL_PATIENCE), Action::Ask(fill(2)));
-        let later = now + FILL_PATIENCE;
-        assert_eq!(machine.expires(), Some(later + FILL_PATIENCE), "the next place has its own patience");
+        assert_eq!(machine.step(Event::Tick, now + waits().fill / 2), Action::Continue);
+        assert_eq!(machine.step(Event::Tick, now + waits().fill), Action::Ask(fill(2)));
+        let later = now + waits().fill;
+        assert_eq!(machine.expires(), Some(later + waits().fill), "the next place has its own patience");
+    }
+
+    #[test]
+    fn owners_that_bring_nothing_leave_time_for_the_origin() {
+        for deadline in [Duration::from_secs(1), DEADLINE, Duration::from_secs(600)] {
+            let (reader, asked) = (Waits::of(deadline, Leading::Map), Waits::of(deadline, Leading::Asked));
+            // The lead brings nothing; the next owner waits for the lead as well, then asks the origin.
+            assert!(reader.fill + asked.fill <= deadline * 5 / 6, "{deadline:?}");
+            assert!(asked.fill < reader.fill && reader.memory < reader.fill);
+        }
+        assert!(waits().fill > STALL_PATIENCE, "the filler abandons its places before it is abandoned");
+    }
+
+    #[test]
+    fn who_stalls_after_a_hedge_is_left_for_the_one_that_was_late() {
+        let (mut machine, now) = start(vec![fill(1), fill(2), ORIGIN]);
+        assert_eq!(machine.hedging(), Hedging::Allowed);
+        assert_eq!(machine.step(Event::Hedged(NodeId(2)), now), Action::Continue);
+        assert_eq!(machine.expires(), Some(now + HAVE_STALL_PATIENCE), "it sends what it has");
+        assert_eq!(machine.step(Event::Bytes(10), now), Action::Continue);
+        assert_eq!(machine.step(Event::Tick, now + HAVE_STALL_PATIENCE), Action::Ask(fill(1)));
+        assert_eq!(machine.hedging(), Hedging::Used, "it would stall again");
+        assert_eq!(machine.step(Event::Failed(HopFailure::Broken), now), Action::Ask(fill(2)));
     }
 
     #[test]

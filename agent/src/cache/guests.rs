@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Inner;
 use super::counters::{add, one};
-use super::flight::HAVE_PATIENCE;
+use super::flight::{HAVE_STALL_PATIENCE, Hedging};
 use super::hops::{Ask, Place};
 use super::table::Leading;
 use crate::store::{Giver, Reservation};
@@ -187,7 +187,8 @@ impl Inner {
             return copy.end().await;
         }
         let owners = self.replicator.owners(chunk);
-        let ask = Ask { request: RequestId(self.runtime.rng.next_u64()), owners: &owners, leading: Leading::Map };
+        let request = RequestId(self.runtime.rng.next_u64());
+        let ask = Ask { request, owners: &owners, leading: Leading::Map, hedging: Hedging::Allowed };
         let whole = ByteRange::at(0, u64::from(chunk.len()));
         let mut nodes: Vec<_> = owners.nodes.iter().filter(|owner| Some(owner.id) != owners.this).collect();
         nodes.sort_by_key(|owner| !owner.near);
@@ -205,7 +206,7 @@ impl Inner {
     async fn receive(&self, mut place: Place, chunk: &Chunk) -> Option<()> {
         let mut copy = Copy::begin(self, chunk).await?;
         while copy.at < u64::from(chunk.len()) {
-            let piece = timeout(4 * HAVE_PATIENCE, place.next(self, chunk)).await.ok()?.ok()?;
+            let piece = timeout(HAVE_STALL_PATIENCE, place.next(self, chunk)).await.ok()?.ok()?;
             copy.write(piece.bytes, piece.crcs?).await?;
         }
         copy.end().await

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::Inner;
 use super::counters::one;
-use super::flight::HopFailure;
+use super::flight::{Hedging, HopFailure};
 use super::hops::{Ask, Place};
 
 /// Requests that earn one hedge: 5 %, so that hedging never doubles the load of a cluster in trouble.
@@ -42,7 +42,8 @@ impl Hedges {
 
 impl Inner {
     /// As [`open_peer`](Self::open_peer); when the head is late, another owner is asked whether it has the bytes, and the
-    /// first of the two that sends them is taken.
+    /// first of the two that sends them is taken. Whoever gets another owner's answer watches it as a Have: it never
+    /// waits for the origin, and the one that was late may be asked again.
     pub(super) async fn open_peer_or_hedge(
         &self,
         node: NodeId,
@@ -54,9 +55,8 @@ impl Inner {
         self.hedges.earn();
         let sent = Notify::new();
         let mut first = pin!(self.open_peer_told(node, want, chunk, range, ask, &sent));
-        let Some(other) = ask.owners.others().find(|other| *other != node && !self.peers.is_slow(*other)) else {
-            return first.await;
-        };
+        let other = ask.owners.others().find(|other| *other != node && !self.peers.is_slow(*other));
+        let Some(other) = other.filter(|_| ask.hedging == Hedging::Allowed) else { return first.await };
         tokio::select! { biased;
             answer = &mut first => return answer,
             // Waiting in line for a connection isn't the peer's doing.

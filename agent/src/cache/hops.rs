@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Inner;
 use super::counters::one;
-use super::flight::{HAVE_PATIENCE, HopFailure};
+use super::flight::{HAVE_PATIENCE, Hedging, HopFailure};
 use super::route::Hop;
 use super::table::Leading;
 use crate::origin;
@@ -48,6 +48,8 @@ pub struct Ask<'a> {
     pub owners: &'a Owners,
     /// Why this node drives the flight.
     pub leading: Leading,
+    /// Whether a place that is late may be hedged.
+    pub hedging: Hedging,
 }
 
 /// A place that sends.
@@ -195,6 +197,15 @@ impl Inner {
 }
 
 impl Place {
+    /// The owner that sends in the stead of the one that was asked, whose answer was late.
+    pub(super) fn hedge_of(&self, hop: &Hop) -> Option<NodeId> {
+        match (self, hop) {
+            (Self::Peer { node, .. }, Hop::Have(asked) | Hop::Fill(asked)) => Some(*node).filter(|node| node != asked),
+            (Self::Peer { .. }, Hop::Store | Hop::OwnersHave(_) | Hop::Origin(_))
+            | (Self::Store { .. } | Self::Origin(_), _) => None,
+        }
+    }
+
     /// The next piece. Asked again after the last one it fails: whoever asks knows how much there is.
     pub(super) async fn next(&mut self, inner: &Inner, chunk: &Chunk) -> Result<Piece, HopFailure> {
         match self {

@@ -85,7 +85,7 @@ impl Inner {
         kept
     }
 
-    /// Brings a chunk to this node as its owner; returns when all of it has come.
+    /// Brings a chunk to this node as its owner; it is in a store when this returns `Ok`.
     pub(super) async fn keep_here(self: &Arc<Self>, request: RequestId, chunk: &Chunk) -> Result<(), ErrorKind> {
         if self.stores.has(&chunk.id()) {
             return Ok(());
@@ -110,7 +110,7 @@ impl Inner {
                 Stage::Landed => {
                     // Its bytes have had their use: they leave memory before those that wait for a reader.
                     seat.flight().mark_used();
-                    return Ok(());
+                    break;
                 }
                 Stage::Failed(kind) => return Err(kind),
                 Stage::Flying if failed_rounds > before => return Err(kind.unwrap_or(ErrorKind::Internal)),
@@ -120,6 +120,10 @@ impl Inner {
                 return Err(ErrorKind::Internal);
             }
         }
+        let mut told = seat.flight().store_told.subscribe();
+        drop(seat);
+        let _ends_with_its_driver = told.wait_for(|told| *told).await;
+        if self.stores.has(&chunk.id()) { Ok(()) } else { Err(ErrorKind::NoSpace) }
     }
 }
 

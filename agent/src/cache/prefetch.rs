@@ -26,6 +26,11 @@ impl Prefetch {
         self.seat.flight().was_used()
     }
 
+    /// Whether the chunk was brought for this guard's sake, and nobody has had bytes of it.
+    pub fn is_wasted(&self) -> bool {
+        self.started && !self.is_used()
+    }
+
     /// Whether all of the chunk is in memory.
     pub fn is_landed(&self) -> bool {
         self.seat.flight().is_landed()

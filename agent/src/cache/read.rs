@@ -14,8 +14,8 @@ use larder_proto::wire::{RequestId, Want};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::counters::{add, one};
-use super::flight::{FILL_PATIENCE, HAVE_PATIENCE, HopFailure, is_final};
-use super::hops::Ask;
+use super::flight::{HAVE_STALL_PATIENCE, Hedging, HopFailure, is_final};
+use super::hops::{Ask, Place};
 use super::route::Hop;
 use super::table::{Boarded, Flight, Leading, Patience, Progress, Seat, Stage};
 use super::{Inner, Pattern, ReadError};
@@ -105,7 +105,7 @@ impl Inner {
     async fn read_direct(&self, request: RequestId, chunk: &Chunk, range: ByteRange) -> Direct {
         let wide = range.widen_to_blocks(u64::from(chunk.len()));
         let (owners, hops) = self.route_of(chunk, Leading::Map);
-        let ask = Ask { request, owners: &owners, leading: Leading::Map };
+        let ask = Ask { request, owners: &owners, leading: Leading::Map, hedging: Hedging::Allowed };
         for hop in hops {
             let (node, want) = match hop {
                 Hop::Store => match self.read_stored(chunk, wide).await {
@@ -139,7 +139,7 @@ impl Inner {
     }
 
     /// All of a range of whole blocks from a peer, checked. Who has the bytes sends them at once: a Have that stalls (it
-    /// may follow a flight there) is given up, and the next place is asked.
+    /// may follow a flight there) is given up, and the next place is asked; after a hedge, the one that was late.
     async fn blocks_of(
         &self,
         node: NodeId,
@@ -148,23 +148,29 @@ impl Inner {
         wide: ByteRange,
         ask: &Ask<'_>,
     ) -> Result<Bytes, HopFailure> {
-        let patience = match want {
-            Want::Have | Want::DoubtedHave => 4 * HAVE_PATIENCE,
-            Want::Fill | Want::PassedFill => FILL_PATIENCE,
+        let (patience, hop) = match want {
+            Want::Have | Want::DoubtedHave => (HAVE_STALL_PATIENCE, Hop::Have(node)),
+            Want::Fill | Want::PassedFill => (self.waits(chunk, ask.leading).fill, Hop::Fill(node)),
         };
-        timeout(patience, self.receive_blocks(node, want, chunk, wide, ask)).await.unwrap_or(Err(HopFailure::Broken))
+        let all = async {
+            let place = self.open_peer_or_hedge(node, want, chunk, wide, ask).await?;
+            if place.hedge_of(&hop).is_none() {
+                return self.receive_blocks(place, chunk, wide).await;
+            }
+            match timeout(HAVE_STALL_PATIENCE, self.receive_blocks(place, chunk, wide)).await {
+                Ok(Ok(bytes)) => Ok(bytes),
+                Ok(Err(_)) | Err(_) => {
+                    one(&self.counters.abandoned);
+                    let place = self.open_peer(node, want, chunk, wide, ask).await?;
+                    self.receive_blocks(place, chunk, wide).await
+                }
+            }
+        };
+        timeout(patience, all).await.unwrap_or(Err(HopFailure::Broken))
     }
 
     /// As [`blocks_of`](Self::blocks_of). Ranges of doors are at most 1 MiB and two blocks.
-    async fn receive_blocks(
-        &self,
-        node: NodeId,
-        want: Want,
-        chunk: &Chunk,
-        wide: ByteRange,
-        ask: &Ask<'_>,
-    ) -> Result<Bytes, HopFailure> {
-        let mut place = self.open_peer_or_hedge(node, want, chunk, wide, ask).await?;
+    async fn receive_blocks(&self, mut place: Place, chunk: &Chunk, wide: ByteRange) -> Result<Bytes, HopFailure> {
         let len = usize::try_from(wide.len()).map_err(|_| HopFailure::Broken)?;
         let first = place.next(self, chunk).await?.bytes;
         if first.len() == len {

@@ -72,6 +72,8 @@ pub struct Flight {
     pub hop: Mutex<Option<Hop>>,
     /// What followers watch.
     pub progress: watch::Sender<Progress>,
+    /// True once the store has what landed, or won't have it. Outlives the flight: who waits for a disk holds no memory.
+    pub store_told: Arc<watch::Sender<bool>>,
     /// Rung when the last seat is left.
     pub left: Notify,
     /// How its route is made.
@@ -95,6 +97,7 @@ impl Flight {
             landing: Landing::new(chunk),
             hop: Mutex::new(None),
             progress: watch::Sender::new(progress),
+            store_told: Arc::new(watch::Sender::new(false)),
             left: Notify::new(),
             leading,
             prefetch: Mutex::new(None),
@@ -135,6 +138,14 @@ impl Flight {
     pub fn waits_for(&self, node: NodeId) -> bool {
         let waiting = !self.is_landed();
         waiting && matches!(&*self.hop.lock(), Some(Hop::Fill(at) | Hop::Have(at)) if *at == node)
+    }
+
+    /// One more round in which no place gave the bytes: peers leave, readers wait on.
+    pub fn tell_failed_round(&self, kind: Option<ErrorKind>) {
+        self.progress.send_modify(|progress| {
+            progress.failed_rounds = progress.failed_rounds.saturating_add(1);
+            progress.kind = kind;
+        });
     }
 
     /// Bytes a reader takes: the flight has been of use, and is no longer a prefetch.

@@ -7,10 +7,12 @@ use futures::future::join_all;
 use larder_proto::error::ErrorKind;
 use larder_proto::object::{Chunk, ChunkIndex, Object};
 use larder_proto::range::ByteRange;
+use larder_proto::volume::Keeping;
 use larder_proto::wire::RequestId;
 use tokio::time::{Instant, timeout};
 
 mod damage;
+mod stalls;
 
 use super::*;
 use crate::origin::sim::Fault;
@@ -426,6 +428,20 @@ async fn chunks_are_kept_though_an_owner_is_gone_and_errors_are_counted() {
     world.put(gone.key().as_str(), 50_001);
     let kept = world.node(0).cache.keep(REQUEST, vec![chunk(&gone, 0)], deadline).await;
     assert_eq!((kept.kept, kept.failed), (0, 1), "this version is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_store_took_in_is_not_counted_as_kept() {
+    let world = World::new(33).await;
+    world.set_keeping(Keeping { after_reads: 1, ..Keeping::default() });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let objects: Vec<Arc<Object>> = (0..30).map(|number| world.put(&format!("d/{number}"), 50_000)).collect();
+    let chunks: Vec<Chunk> = objects.iter().map(|object| chunk(object, 0)).collect();
+    let deadline = now(&world, 0) + Duration::from_secs(30);
+    let kept = world.node(0).cache.keep(REQUEST, chunks.clone(), deadline).await;
+    assert_eq!((kept.kept, kept.failed), (0, 30), "all have come, no store has one");
+    assert_eq!(world.gets(), 30);
+    assert!((0..3).all(|node| chunks.iter().all(|chunk| !world.node(node).stores.has(&chunk.id()))));
 }
 
 /// Random reads of 64 KiB of what both owners have, by a node that owns none of it; how long each took.

@@ -36,6 +36,9 @@ const READERS_STORE: Duration = Duration::from_millis(500);
 /// How long one copy may take. 4 MiB at 1 MiB/s fit well; a chunk of 64 MiB needs a link of 2 MiB/s.
 const PUSH_WITHIN: Duration = Duration::from_secs(30);
 
+/// What a volume's readers wait unless it says otherwise.
+const READ_DEADLINE: Duration = Duration::from_secs(30);
+
 /// The volumes of this cluster, as the operator last said.
 pub type Volumes = watch::Receiver<Arc<BTreeMap<VolumeId, Arc<Volume>>>>;
 
@@ -118,6 +121,11 @@ impl Replicator {
     /// Whether chunks of the volume are kept where they are read; not when it isn't known.
     pub fn local_copies(&self, volume: VolumeId) -> LocalCopies {
         self.inner.volumes.borrow().get(&volume).map_or(LocalCopies::Never, |volume| volume.local_copies)
+    }
+
+    /// How long the volume's readers wait; the default where it isn't known.
+    pub fn read_deadline(&self, volume: VolumeId) -> Duration {
+        self.inner.volumes.borrow().get(&volume).map_or(READ_DEADLINE, |volume| volume.read_deadline)
     }
 
     /// The node of this name, by the map of now.

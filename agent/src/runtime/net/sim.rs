@@ -48,6 +48,9 @@ struct State {
     killed: Vec<Identity>,
     parted: Vec<(Identity, Identity)>,
     slow: BTreeMap<Identity, Duration>,
+    /// Bytes that a node may still say.
+    stops: BTreeMap<Identity, usize>,
+    stopped: u64,
     ports: u16,
     refused: u64,
 }
@@ -107,7 +110,9 @@ impl SimNet {
 
     /// The node is back; it must listen again.
     pub fn revive(&self, identity: &Identity) {
-        self.state.lock().killed.retain(|killed| killed != identity);
+        let mut state = self.state.lock();
+        state.killed.retain(|killed| killed != identity);
+        state.stops.remove(identity);
     }
 
     /// Parts two nodes: their streams break and they can't reach each other.
@@ -126,6 +131,35 @@ impl SimNet {
     /// a process that is stopped: connections to it are made, and nothing comes.
     pub fn slow(&self, identity: &Identity, by: Duration) {
         self.state.lock().slow.insert(identity.clone(), by);
+    }
+
+    /// Says so many bytes more, on all its streams together, and then nothing: a process that is stopped in the middle.
+    pub fn stop_after(&self, identity: &Identity, bytes: usize) {
+        self.state.lock().stops.insert(identity.clone(), bytes);
+    }
+
+    /// Writes that found their node stopped.
+    pub fn stopped(&self) -> u64 {
+        self.state.lock().stopped
+    }
+
+    /// How much of `wanted` bytes a node may say now; nothing once it is stopped.
+    fn may_say(&self, identity: &Identity, wanted: usize) -> Option<usize> {
+        let mut state = self.state.lock();
+        match state.stops.get(identity).copied() {
+            None => Some(wanted),
+            Some(0) => {
+                state.stopped += 1;
+                None
+            }
+            Some(left) => Some(wanted.min(left)),
+        }
+    }
+
+    fn has_said(&self, identity: &Identity, bytes: usize) {
+        if let Some(left) = self.state.lock().stops.get_mut(identity) {
+            *left = left.saturating_sub(bytes);
+        }
     }
 
     /// Connections that were refused: each is an injected fault that was hit, or nobody who listened.
@@ -294,7 +328,13 @@ impl AsyncWrite for SimIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_broken(cx)?;
         std::task::ready!(self.poll_travel(cx));
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        // Who is stopped is woken only when the stream breaks.
+        let Some(most) = self.net.may_say(&self.speaker, bytes.len()) else { return Poll::Pending };
+        let written = Pin::new(&mut self.stream).poll_write(cx, &bytes[..most]);
+        if let Poll::Ready(Ok(said)) = &written {
+            self.net.has_said(&self.speaker, *said);
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
