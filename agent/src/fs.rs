@@ -47,6 +47,7 @@ pub use sweep::Swept;
 use handles::Handles;
 use inodes::{Begun, File, Inode, Inodes, Node};
 use known::Known;
+use readahead::Waste;
 use sweep::Sweeps;
 
 /// The number of a file or directory, as the kernel knows it: 24 bits of the agent's start counter, 40 bits of sequence.
@@ -204,15 +205,21 @@ pub trait Chunks: Send + Sync + 'static {
     fn hold(&self, object: &Object) -> Held;
 
     /// Has whole chunks brought to their owners, far ahead of their readers. Returns when they have come, or `deadline` has
-    /// passed; what fails is brought by who reads it.
-    async fn keep(&self, request: RequestId, chunks: Vec<Chunk>, deadline: Instant);
+    /// passed: how many of them are with an owner now. What isn't is brought by who reads it.
+    async fn keep(&self, request: RequestId, chunks: Vec<Chunk>, deadline: Instant) -> usize;
 
     /// Bytes that the node's stores may hold, and hold.
     fn space(&self) -> Space;
 }
 
 /// Holds a prefetched chunk; dropping it says that nobody wants it any more.
-pub type Prefetched = Box<dyn Any + Send>;
+pub type Prefetched = Box<dyn PrefetchGuard>;
+
+/// What is asked of a prefetched chunk.
+pub trait PrefetchGuard: Send {
+    /// Whether it was brought for this guard's sake, and nobody has had bytes of it.
+    fn is_wasted(&self) -> bool;
+}
 
 /// Keeps an object's chunks on this node; dropping it lets them go.
 pub type Held = Box<dyn Any + Send>;
@@ -252,7 +259,8 @@ pub struct Fs {
     inodes: Inodes,
     known: Arc<Known>,
     handles: Handles,
-    sweeps: Sweeps,
+    sweeps: Arc<Sweeps>,
+    waste: Arc<Waste>,
     read_bytes: AtomicU64,
     stale_names: AtomicU64,
 }
@@ -265,7 +273,8 @@ impl Fs {
             inodes: Inodes::new(below.numbers.clone(), &below.room),
             known: Known::new(&below.room),
             handles: Handles::default(),
-            sweeps: Sweeps::default(),
+            sweeps: Arc::default(),
+            waste: Arc::default(),
             read_bytes: AtomicU64::new(0),
             stale_names: AtomicU64::new(0),
             volume: ArcSwap::new(volume),
@@ -375,7 +384,7 @@ impl Fs {
 
     /// A counted handle gets its number.
     fn opened(&self, inode: &Arc<Inode>, fh: Fh, mode: Mode) -> Result<Mode, FsError> {
-        if !self.handles.open_file(fh, inode.clone()) {
+        if !self.handles.open_file(fh, inode.clone(), &self.waste) {
             self.inodes.closed(inode.ino());
             return Err(FsError::TooMany);
         }

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::inodes::{Inode, Node};
 use super::listings::Snapshot;
-use super::readahead::Ahead;
+use super::readahead::{Ahead, Waste};
 use super::room::NameRoom;
 use super::{Fh, Ino};
 use crate::runtime::HashMap;
@@ -50,9 +50,9 @@ impl DirHandle {
 
 impl Handles {
     /// Whether there was room for one more.
-    pub(super) fn open_file(&self, fh: Fh, inode: Arc<Inode>) -> bool {
+    pub(super) fn open_file(&self, fh: Fh, inode: Arc<Inode>, waste: &Arc<Waste>) -> bool {
         let Node::File(file) = inode.node() else { return false };
-        let ahead = Mutex::new(Ahead::new(file.object()));
+        let ahead = Mutex::new(Ahead::new(file.object(), waste));
         self.insert(fh, Handle::File(Arc::new(FileHandle { inode, ahead })))
     }
 

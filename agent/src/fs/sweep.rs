@@ -3,8 +3,10 @@
 //! [`Sweep`] is sans-IO: told which files are read, it says which to bring next. A reader that goes in the order of names
 //! gets what lies before it, one that goes in any order gets the rest from where it is. What may be brought grows with what
 //! was read, and stops where the guess fails: when what is read isn't what was brought, or most names in between are left
-//! out. The chunks go to their owners and stay there, for a directory is larger than a reader's memory.
-//! [`Sweeps`] holds those of a volume; what was brought and never read is counted when a directory falls silent.
+//! out. The chunks go to their owners and stay there, for a directory is larger than a reader's memory; what no owner would
+//! keep isn't brought at all, and owners that keep little of it aren't asked again.
+//! [`Sweeps`] holds those of a volume; what was brought and never read is counted when a directory falls silent, or is read
+//! from its beginning again. The names of a sweep take their part of the room for names.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,9 @@ use tokio::time::{Instant, timeout};
 
 use super::inodes::File;
 use super::listings::Listing;
+use super::room::Share;
 use super::{Fs, Looked, max_age};
+use crate::origin::ObjectInfo;
 use crate::runtime::HashMap;
 
 mod driver;
@@ -74,15 +78,37 @@ struct State {
 }
 
 /// ```text
-///   Waiting --READ_FIRST files were read--> Listing --names are here--> Running(plan)
-///                                              |  too many, or nobody could be asked
-///                                              +--> Off
+///   Waiting --READ_FIRST files were read--> Listing --names are here--> Running(plan) --all read, read again--> (begins anew)
+///                                              |  too many, no room,       |  owners don't keep it
+///                                              |  nobody could be asked    |
+///                                              +--> Off, until silence <---+
 /// ```
 enum Stage {
     Waiting,
     Listing,
-    Running(Plan),
+    /// With what the names take of the room.
+    Running {
+        plan: Box<Plan>,
+        _names: Share,
+    },
     Off,
+}
+
+/// What follows a sweep that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// The directory's next reads begin another.
+    Anew,
+    /// Nothing is brought until the directory falls silent.
+    Silence,
+}
+
+/// What a driver does next.
+enum Next {
+    /// Bring these files; none now, if there are none.
+    Bring(Vec<(EntryName, Looked)>),
+    /// Stop.
+    End(Ending),
 }
 
 impl Sweeps {
@@ -105,6 +131,19 @@ impl Sweeps {
             Swept { files, ..sum }
         })
     }
+
+    /// The driver of a sweep has stopped.
+    fn ended(&self, dir: &DirPath, sweep: &Arc<Sweep>, ending: Ending) {
+        let mut dirs = self.dirs.lock();
+        // Another may have made room for itself, and has counted this one.
+        if !dirs.by_path.get(dir).is_some_and(|known| Arc::ptr_eq(known, sweep)) {
+            return;
+        }
+        dirs.count(sweep);
+        if ending == Ending::Anew {
+            dirs.by_path.remove(dir);
+        }
+    }
 }
 
 impl Dirs {
@@ -123,18 +162,23 @@ impl Dirs {
     }
 
     fn end(&mut self, which: impl Fn(&DirPath, &Sweep) -> bool) {
-        let ended = &mut self.ended;
-        self.by_path.retain(|path, sweep| {
-            let ends = which(path, sweep);
-            if ends {
-                let (files, unread) = sweep.swept();
-                ended.files += u64::from(files);
-                ended.wasted += u64::from(unread);
-                sweep.state.lock().stage = Stage::Off;
+        let by_path = self.by_path.iter();
+        let ends: Vec<DirPath> =
+            by_path.filter(|(path, sweep)| which(path, sweep)).map(|(path, _)| path.clone()).collect();
+        for path in ends {
+            if let Some(sweep) = self.by_path.remove(&path) {
+                self.count(&sweep);
                 sweep.read.notify_one();
             }
-            !ends
-        });
+        }
+    }
+
+    /// Counts what it has brought, and lets go of its names.
+    fn count(&mut self, sweep: &Sweep) {
+        let (files, unread) = sweep.swept();
+        self.ended.files += u64::from(files);
+        self.ended.wasted += u64::from(unread);
+        sweep.state.lock().stage = Stage::Off;
     }
 }
 
@@ -160,7 +204,7 @@ impl Sweep {
                 state.before = state.before.saturating_add(1);
                 false
             }
-            Stage::Running(plan) => {
+            Stage::Running { plan, .. } => {
                 plan.read(name);
                 drop(state);
                 self.read.notify_one();
@@ -170,30 +214,38 @@ impl Sweep {
         }
     }
 
-    /// The names are known.
-    fn listed(&self, listing: Arc<Listing>) {
+    /// The names are known, and take `share` of the room.
+    fn listed(&self, listing: Arc<Listing>, share: Share) {
         let mut state = self.state.lock();
         if let Stage::Listing = state.stage {
-            state.stage = Stage::Running(Plan::new(listing, state.before, SMALL_BYTES));
+            state.stage =
+                Stage::Running { plan: Box::new(Plan::new(listing, state.before, SMALL_BYTES)), _names: share };
         }
     }
 
-    fn give_up(&self) {
-        self.state.lock().stage = Stage::Off;
+    /// What to do next with the files that owners would keep.
+    fn next(&self, kept: impl Fn(&EntryName, &ObjectInfo) -> bool) -> Next {
+        match &mut self.state.lock().stage {
+            Stage::Running { plan, .. } if plan.is_refused() => Next::End(Ending::Silence),
+            Stage::Running { plan, .. } => {
+                let files = plan.next(kept);
+                if files.is_empty() && plan.is_over() { Next::End(Ending::Anew) } else { Next::Bring(files) }
+            }
+            Stage::Waiting | Stage::Listing | Stage::Off => Next::End(Ending::Anew),
+        }
     }
 
-    /// The next files to bring; nothing while none may be, `None` when there will be no more.
-    fn next(&self) -> Option<Vec<(EntryName, Looked)>> {
-        match &mut self.state.lock().stage {
-            Stage::Running(plan) => plan.next(),
-            Stage::Waiting | Stage::Listing | Stage::Off => None,
+    /// Of so many files that owners were asked to bring, they have so many.
+    fn brought(&self, asked: usize, kept: usize) {
+        if let Stage::Running { plan, .. } = &mut self.state.lock().stage {
+            plan.brought(asked, kept);
         }
     }
 
     /// Files that were brought, and those of them that weren't read.
     fn swept(&self) -> (u32, u32) {
         match &self.state.lock().stage {
-            Stage::Running(plan) => plan.swept(),
+            Stage::Running { plan, .. } => plan.swept(),
             Stage::Waiting | Stage::Listing | Stage::Off => (0, 0),
         }
     }
@@ -211,20 +263,29 @@ impl Fs {
         if object.size() > SMALL_BYTES || object.chunks() != 1 {
             return;
         }
+        // Owners keep what was read before; bringing it ahead would only fetch it twice.
+        let volume = self.volume();
+        if volume.keeping.after_reads > 0 || !volume.keeping.admits(object.key(), object.size()) {
+            return;
+        }
         let (dir, name) = object.key().split();
         let Some(sweep) = self.sweeps.read(&dir, &name, self.runtime.clock.now()) else { return };
-        let volume = self.volume();
         let driver = Driver {
             runtime: self.runtime.clone(),
             names: self.below.names.clone(),
             chunks: self.below.chunks.clone(),
             known: self.known.clone(),
+            room: self.below.room.clone(),
             max_age: max_age(volume.freshness),
             volume,
             dir,
             request,
         };
-        self.runtime.tasks.spawn(async move { driver.drive(&sweep).await });
+        let sweeps = self.sweeps.clone();
+        self.runtime.tasks.spawn(async move {
+            let ending = driver.drive(&sweep).await;
+            sweeps.ended(&driver.dir, &sweep, ending);
+        });
     }
 
     /// Small files that were brought for their directory's sake.

@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use larder_proto::ids::{ClusterId, NodeName};
-use larder_proto::object::{ChunkSize, Version};
+use larder_proto::object::{ChunkId, ChunkSize, Version};
 use larder_proto::volume::{Attributes, Keeping, LocalCopies, Origin};
 use parking_lot::Mutex;
+
+mod sweeps;
 
 use super::*;
 use crate::origin::ObjectInfo;
@@ -86,7 +88,22 @@ impl Names for Tree {
 #[derive(Default)]
 struct Bytewise {
     memory: Mutex<Vec<u32>>,
+    read: Arc<Mutex<Vec<ChunkId>>>,
     fails: Mutex<Option<ErrorKind>>,
+    /// Keys of what owners were asked to bring.
+    kept: Mutex<Vec<String>>,
+    keeps_nothing: AtomicBool,
+}
+
+struct Guard {
+    read: Arc<Mutex<Vec<ChunkId>>>,
+    chunk: ChunkId,
+}
+
+impl PrefetchGuard for Guard {
+    fn is_wasted(&self) -> bool {
+        !self.read.lock().contains(&self.chunk)
+    }
 }
 
 fn byte(offset: u64) -> u8 {
@@ -101,7 +118,9 @@ fn bytes(chunk: &Chunk, range: ByteRange) -> Bytes {
 #[async_trait]
 impl Chunks for Bytewise {
     fn read_now(&self, chunk: &Chunk, range: ByteRange) -> Option<Bytes> {
-        self.memory.lock().contains(&chunk.index().0).then(|| bytes(chunk, range))
+        let here = self.memory.lock().contains(&chunk.index().0);
+        self.read.lock().push(chunk.id());
+        here.then(|| bytes(chunk, range))
     }
 
     async fn read(
@@ -118,14 +137,17 @@ impl Chunks for Bytewise {
 
     fn prefetch(&self, _request: RequestId, chunk: &Chunk) -> Option<Prefetched> {
         self.memory.lock().push(chunk.index().0);
-        Some(Box::new(()))
+        Some(Box::new(Guard { read: self.read.clone(), chunk: chunk.id() }))
     }
 
     fn hold(&self, _object: &Object) -> Held {
         Box::new(())
     }
 
-    async fn keep(&self, _request: RequestId, _chunks: Vec<Chunk>, _deadline: Instant) {}
+    async fn keep(&self, _request: RequestId, chunks: Vec<Chunk>, _deadline: Instant) -> usize {
+        self.kept.lock().extend(chunks.iter().map(|chunk| chunk.object().key().as_str().to_owned()));
+        if self.keeps_nothing.load(Ordering::Relaxed) { 0 } else { chunks.len() }
+    }
 
     fn space(&self) -> Space {
         Space::default()
@@ -258,6 +280,37 @@ async fn what_was_brought_ahead_is_answered_at_once() {
     let read = rig.fs.read_now(REQUEST, Fh(9), 0, CHUNK).expect("reads").expect("in memory by now");
     assert_eq!(read.len(), 65_536);
     assert_eq!(*rig.chunks.memory.lock(), [0, 1, 2]);
+}
+
+/// A program that looks at the head of each file, then one that reads a file to its end.
+#[tokio::test(start_paused = true)]
+async fn readers_of_heads_get_nothing_ahead_and_who_reads_on_does() {
+    let rig = rig(Freshness::Within(FRESH));
+    let begun = |rig: &Rig| std::mem::take(&mut *rig.chunks.memory.lock()).len();
+    let head = async |name: String| {
+        rig.tree.put("", &name, file("v1", u64::from(CHUNK) * 100));
+        let ino = look(&rig, Ino::ROOT, &name).await.expect("found").attr.ino;
+        rig.fs.open(ino, Fh(9)).await.expect("opens");
+        rig.fs.read_now(REQUEST, Fh(9), 0, 100).expect("reads");
+    };
+    for number in 0..20 {
+        head(format!("a{number}")).await;
+        rig.fs.release(Fh(9));
+    }
+    assert!(begun(&rig) < 20 + 2 * 10, "after a few files nothing is brought in vain");
+    for number in 0..20 {
+        head(format!("b{number}")).await;
+        rig.fs.release(Fh(9));
+    }
+    assert_eq!(begun(&rig), 20, "only what is read");
+    head("c".into()).await;
+    for chunk in 1..100 {
+        rig.fs.read_now(REQUEST, Fh(9), u64::from(CHUNK) * chunk, CHUNK).expect("reads");
+    }
+    rig.fs.release(Fh(9));
+    assert_eq!(begun(&rig), 100, "its window is as large as ever");
+    head("d".into()).await;
+    assert_eq!(begun(&rig), 3, "and the next file's is what it was");
 }
 
 /// R1: if that version disappears, reads of the missing part give ESTALE; the next open sees what is there now.

@@ -13,7 +13,7 @@ use larder_proto::wire::RequestId;
 use tokio::time::Instant;
 
 use crate::cache::{self, Cache};
-use crate::fs::{Chunks, Held, Prefetched, ReadPattern, Space};
+use crate::fs::{Chunks, Held, PrefetchGuard, Prefetched, ReadPattern, Space};
 use crate::map::{Adoption, MapHolder, Told};
 use crate::peer;
 use crate::store::Stores;
@@ -85,6 +85,12 @@ pub(crate) struct Bytewise {
     pub(crate) stores: Stores,
 }
 
+impl PrefetchGuard for cache::Prefetch {
+    fn is_wasted(&self) -> bool {
+        cache::Prefetch::is_wasted(self)
+    }
+}
+
 #[async_trait]
 impl Chunks for Bytewise {
     fn read_now(&self, chunk: &Chunk, range: ByteRange) -> Option<Bytes> {
@@ -114,9 +120,10 @@ impl Chunks for Bytewise {
         Box::new(self.stores.hold(object.id()))
     }
 
-    async fn keep(&self, request: RequestId, chunks: Vec<Chunk>, deadline: Instant) {
+    async fn keep(&self, request: RequestId, chunks: Vec<Chunk>, deadline: Instant) -> usize {
         let kept = self.cache.keep(request, chunks, deadline).await;
         tracing::debug!(%request, ?kept, "chunks are brought to their owners ahead of their readers");
+        kept.kept
     }
 
     fn space(&self) -> Space {

@@ -6,6 +6,7 @@ use larder_proto::object::EntryName;
 
 use super::super::Looked;
 use super::super::listings::Listing;
+use crate::origin::ObjectInfo;
 
 /// Files asked for at once, and their bytes: one request of 8 MiB to each of three owners.
 const STEP_FILES: usize = 256;
@@ -19,6 +20,15 @@ const AHEAD_MAX: usize = 2_048;
 
 /// Reads after which a guess is judged.
 const JUDGED_AFTER: u32 = 64;
+
+/// Files that owners didn't keep, after which they are judged.
+const REFUSED_MIN: u32 = 16;
+
+/// Files read a second time that show a reader at the directory's beginning again: so many, and a sixteenth of all.
+const AGAIN_MIN: u32 = 8;
+
+/// Names looked at in one step: the lock is short.
+const LOOKED_MAX: usize = 8_192;
 
 /// A set of positions.
 struct Marks {
@@ -49,7 +59,14 @@ pub(super) struct Plan {
     listing: Arc<Listing>,
     small_bytes: u64,
     read: Marks,
+    /// Read when they had been read before.
+    again: Marks,
     begun: Marks,
+    /// Whether nothing is left to begin.
+    all_begun: bool,
+    /// Files that owners have answered for, and those they don't have.
+    answered: u32,
+    refused: u32,
     /// Files read, those before the names were known included.
     reads: u32,
     /// Where the next file to bring is looked for.
@@ -71,7 +88,11 @@ impl Plan {
         let len = listing.len();
         Self {
             read: Marks::new(len),
+            again: Marks::new(len),
             begun: Marks::new(len),
+            all_begun: false,
+            answered: 0,
+            refused: 0,
             listing,
             small_bytes,
             reads: read_before,
@@ -90,6 +111,7 @@ impl Plan {
     pub(super) fn read(&mut self, name: &EntryName) {
         let Some(at) = self.listing.position(name) else { return };
         if !self.read.add(at) {
+            self.again.add(at);
             return;
         }
         self.reads = self.reads.saturating_add(1);
@@ -113,14 +135,32 @@ impl Plan {
         }
     }
 
-    /// Files to bring now; empty while no more may be, nothing when all were brought.
-    pub(super) fn next(&mut self) -> Option<Vec<(EntryName, Looked)>> {
+    /// Owners were asked for so many files, and have so many of them.
+    pub(super) fn brought(&mut self, asked: usize, kept: usize) {
+        let count = |files: usize| u32::try_from(files).unwrap_or(u32::MAX);
+        self.answered = self.answered.saturating_add(count(asked));
+        self.refused = self.refused.saturating_add(count(asked.saturating_sub(kept)));
+    }
+
+    /// Whether owners keep so little of what they are asked for that asking is waste.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused >= REFUSED_MIN && self.refused.saturating_mul(2) > self.answered
+    }
+
+    /// Whether this plan has had its use: all was brought and read, or the directory is being read once more.
+    pub(super) fn is_over(&self) -> bool {
+        let all_read = self.all_begun && self.unread_hits == self.begun.count;
+        all_read || self.again.count >= AGAIN_MIN.max(self.read.count / 16)
+    }
+
+    /// Files to bring now, of those that `kept` says are worth it; empty while no more may be.
+    pub(super) fn next(&mut self, kept: impl Fn(&EntryName, &ObjectInfo) -> bool) -> Vec<(EntryName, Looked)> {
         let len = self.listing.len();
         let mut files = Vec::new();
         let mut bytes = 0;
         let (mut looked, end) = (0, self.ahead_end());
         let mut allowed = self.allowance().saturating_sub(self.begun.count);
-        while allowed > 0 && files.len() < STEP_FILES && bytes < STEP_BYTES && looked < len {
+        while allowed > 0 && files.len() < STEP_FILES && bytes < STEP_BYTES && looked < len.min(LOOKED_MAX) {
             let at = self.cursor % len;
             if end.is_some_and(|end| at >= end || self.cursor >= len) {
                 break;
@@ -129,15 +169,18 @@ impl Plan {
             looked += 1;
             let (name, what) = self.listing.at(at);
             let Looked::File(info) = what else { continue };
-            if info.size == 0 || info.size > self.small_bytes || self.read.has(at) || !self.begun.add(at) {
+            let is_small = info.size > 0 && info.size <= self.small_bytes;
+            if !is_small || self.read.has(at) || self.begun.has(at) || !kept(name, info) {
                 continue;
             }
+            self.begun.add(at);
             bytes += info.size;
             allowed -= 1;
             files.push((name.clone(), what.clone()));
         }
-        let over = self.cursor >= len.saturating_mul(2) || (looked == len && files.is_empty());
-        if over && files.is_empty() { None } else { Some(files) }
+        let over = self.cursor >= len.saturating_mul(2) || looked == len;
+        self.all_begun |= over && files.is_empty();
+        files
     }
 
     /// Files that were brought, and those of them that weren't read.
@@ -184,8 +227,6 @@ mod tests {
 
     use super::super::super::Part;
     use super::*;
-    use crate::origin::ObjectInfo;
-
     use crate::runtime::sim::SimRng;
 
     fn name(number: usize) -> EntryName {
@@ -206,7 +247,7 @@ mod tests {
         for number in order {
             met += u32::from(plan.begun.has(number));
             plan.read(&name(number));
-            while plan.next().is_some_and(|files| !files.is_empty()) {}
+            while !plan.next(|_, _| true).is_empty() {}
         }
         met
     }
@@ -226,7 +267,7 @@ mod tests {
         let met = run(&mut plan, shuffled(5_000));
         assert!(met > 4_000, "{met} of 5,000 had been brought");
         assert_eq!(plan.swept().1, 0, "everything that was brought was read");
-        assert_eq!(plan.next(), None, "nothing is left");
+        assert!(plan.next(|_, _| true).is_empty() && plan.is_over(), "nothing is left");
     }
 
     #[test]
@@ -263,7 +304,39 @@ mod tests {
         let what = [info(0), info(1), info(1 << 20), info((1 << 20) + 1), Looked::Dir];
         let entries = what.into_iter().enumerate().map(|(number, what)| (name(number), what)).collect();
         let listing = Listing::of(vec![Arc::new(Part { entries, next: None })], Instant::now());
-        let files = Plan::new(listing, 8, 1 << 20).next().expect("some");
+        let files = Plan::new(listing, 8, 1 << 20).next(|_, _| true);
         assert_eq!(files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["f00001", "f00002"]);
+    }
+
+    #[test]
+    fn what_owners_would_not_keep_is_left_alone() {
+        let mut plan = plan(5_000);
+        let kept = |name: &EntryName, _: &ObjectInfo| name.as_str().ends_with('7');
+        let files = plan.next(kept);
+        assert!(!files.is_empty() && files.iter().all(|(name, _)| name.as_str().ends_with('7')), "{files:?}");
+        assert_eq!(plan.swept().0 as usize, files.len(), "the others don't count as brought");
+    }
+
+    #[test]
+    fn owners_that_keep_little_are_not_asked_again() {
+        let mut plan = plan(5_000);
+        plan.brought(15, 0);
+        assert!(!plan.is_refused(), "too few to judge");
+        plan.brought(100, 100);
+        plan.brought(50, 0);
+        assert!(!plan.is_refused(), "most were kept");
+        plan.brought(60, 0);
+        assert!(plan.is_refused());
+    }
+
+    #[test]
+    fn a_directory_read_once_more_is_swept_anew() {
+        let mut plan = plan(1_000);
+        run(&mut plan, shuffled(1_000).into_iter().take(900));
+        assert!(!plan.is_over(), "some are still to be read");
+        run(&mut plan, (0..40).cycle().take(4_000));
+        assert!(!plan.is_over(), "the same few files over and over");
+        run(&mut plan, shuffled(1_000).into_iter().take(60));
+        assert!(plan.is_over());
     }
 }
