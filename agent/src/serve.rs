@@ -72,7 +72,8 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
     let numbers = Arc::new(Numbers::begin(runtime.disk.as_ref(), &config.state)?);
     let real_origins = Arc::new(RealOrigins::new(&runtime)?);
     let (listener, admin, ports) = ports::take(&runtime, &config).await?;
-    let memory_bytes = config.memory_bytes.unwrap_or_else(process::memory_budget_bytes);
+    let store_bytes = config.stores.iter().fold(0, |sum: u64, store| sum.saturating_add(store.capacity_bytes));
+    let memory_bytes = config.memory_bytes.unwrap_or_else(|| process::memory_budget_bytes(store_bytes));
     let stores = open_stores(&runtime, &config, cache_bytes(memory_bytes)).await?;
 
     // Nothing is refused from here on.

@@ -11,6 +11,9 @@ pub const DESCRIPTORS_MIN: u64 = 1_024;
 /// Memory an agent takes for granted where no cgroup says otherwise.
 const MEMORY_DEFAULT_BYTES: u64 = 1 << 30;
 
+/// What each TiB of store adds to it: chunks are known by bitmaps and checksums.
+const MEMORY_PER_TIB_BYTES: u64 = 16 << 20;
+
 /// Raises the limit of open descriptors to what the system allows and returns it.
 pub fn raise_descriptors() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -35,32 +38,41 @@ pub fn id() -> u32 {
     std::process::id()
 }
 
-/// The memory budget: three quarters of the cgroup's limit (v2 or v1), of 1 GiB where there is none.
-pub fn memory_budget_bytes() -> u64 {
-    let limit = cgroup_limit_bytes().unwrap_or(MEMORY_DEFAULT_BYTES);
-    limit / 4 * 3
-}
-
-fn cgroup_limit_bytes() -> Option<u64> {
+/// The memory budget of an agent whose stores may hold so much: three quarters of the smallest limit of its cgroup (v2 or
+/// v1) and all that contain it; of 1 GiB and 16 MiB per TiB of store where none limits it.
+pub fn memory_budget_bytes(store_bytes: u64) -> u64 {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    cgroup_files(&own).into_iter().find_map(|file| limit_of(&std::fs::read_to_string(file).ok()?))
+    budget_of(cgroup_limit_bytes(&own, |file| std::fs::read_to_string(file).ok()), store_bytes)
 }
 
-/// The files that may hold the limit, nearest first. In a container the cgroup file system begins at our own group, so
-/// its root is tried too.
+fn budget_of(limit: Option<u64>, store_bytes: u64) -> u64 {
+    let of_stores = (u128::from(store_bytes) * u128::from(MEMORY_PER_TIB_BYTES)) >> 40;
+    let default = MEMORY_DEFAULT_BYTES.saturating_add(u64::try_from(of_stores).unwrap_or(u64::MAX));
+    limit.unwrap_or(default) / 4 * 3
+}
+
+/// The smallest of all limits that hold for us: a pod's or a slice's may be less than the container's own.
+fn cgroup_limit_bytes(own: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    cgroup_files(own).iter().filter_map(|file| limit_of(&read(file)?)).min()
+}
+
+/// The files that may hold a limit: those of our group and of each that contains it, up to the root. In a container the
+/// cgroup file system may begin at our own group: then its root is ours.
 fn cgroup_files(own: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in own.lines() {
         let mut fields = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
-        if controllers.is_empty() {
-            files.push(format!("/sys/fs/cgroup{path}/memory.max"));
+        let (root, name) = if controllers.is_empty() {
+            ("/sys/fs/cgroup", "memory.max")
         } else if controllers.split(',').any(|controller| controller == "memory") {
-            files.push(format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"));
-        }
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        } else {
+            continue;
+        };
+        let groups = Path::new(path).ancestors().filter_map(Path::to_str).map(|group| group.trim_end_matches('/'));
+        files.extend(groups.map(|group| format!("{root}{group}/{name}")));
     }
-    files.push("/sys/fs/cgroup/memory.max".into());
-    files.push("/sys/fs/cgroup/memory/memory.limit_in_bytes".into());
     files
 }
 
@@ -132,11 +144,46 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_of_cgroup_are_found() {
-        let files = cgroup_files("12:memory:/kubepods/a\n1:name=systemd:/x\n0::/kubepods/b\n");
-        assert_eq!(files[0], "/sys/fs/cgroup/memory/kubepods/a/memory.limit_in_bytes");
-        assert_eq!(files[1], "/sys/fs/cgroup/kubepods/b/memory.max");
-        assert_eq!(files.len(), 4);
+    fn both_kinds_of_cgroup_are_found_with_all_that_contain_them() {
+        let files = cgroup_files("12:cpu,memory:/kubepods/a\n1:name=systemd:/x\n0::/kubepods/b/c\n");
+        let expected = [
+            "/sys/fs/cgroup/memory/kubepods/a/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/kubepods/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/kubepods/b/c/memory.max",
+            "/sys/fs/cgroup/kubepods/b/memory.max",
+            "/sys/fs/cgroup/kubepods/memory.max",
+            "/sys/fs/cgroup/memory.max",
+        ];
+        assert_eq!(files, expected);
+        assert_eq!(cgroup_files("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+    }
+
+    #[test]
+    fn the_smallest_limit_counts_whoever_set_it() {
+        let limit = |own: &'static str, slice: &'static str| {
+            cgroup_limit_bytes("0::/slice/pod/own\n", move |file| {
+                Some(match file {
+                    "/sys/fs/cgroup/slice/pod/own/memory.max" => own.into(),
+                    "/sys/fs/cgroup/slice/memory.max" => slice.into(),
+                    "/sys/fs/cgroup/slice/pod/memory.max" => "max\n".into(),
+                    // The root of all has none.
+                    _ => return None,
+                })
+            })
+        };
+        assert_eq!(limit("2147483648\n", "1073741824\n"), Some(1 << 30), "the slice's");
+        assert_eq!(limit("1073741824\n", "2147483648\n"), Some(1 << 30), "its own");
+        assert_eq!(limit("max\n", "1073741824\n"), Some(1 << 30));
+        assert_eq!(limit("max\n", "max\n"), None);
+    }
+
+    #[test]
+    fn the_default_grows_with_the_stores() {
+        assert_eq!(budget_of(Some(4 << 30), 100 << 40), 3 << 30);
+        assert_eq!(budget_of(None, 0), 768 << 20);
+        assert_eq!(budget_of(None, 4 << 40), (768 + 48) << 20);
+        assert_eq!(budget_of(None, 1 << 39), (768 + 6) << 20);
     }
 
     #[test]
