@@ -316,7 +316,8 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("within a minute: {what}");
 }
 
-fn volume() -> Volume {
+/// The world's volume.
+pub fn volume() -> Volume {
     let chunk_size = ChunkSize::new(u32::try_from(CHUNK).expect("4 MiB")).expect("4 MiB");
     Volume {
         id: VolumeId::of("default/demo", "default", "data", "memory", chunk_size),

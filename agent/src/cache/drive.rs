@@ -1,13 +1,14 @@
 //! Drives one flight: memory, places in order, bytes into memory and store, followers told. Does what the state machine
 //! in `flight.rs` says and decides nothing itself.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use larder_proto::error::ErrorKind;
+use larder_proto::ids::NodeName;
 use larder_proto::limits::CHUNK_BYTES_MAX;
 use larder_proto::map::NodeState;
 use larder_proto::object::Chunk;
@@ -57,6 +58,16 @@ impl Drop for TellsStore {
     }
 }
 
+/// A chunk that has landed, without its bytes: those are the flight's, for as long as it is kept.
+struct Landed {
+    chunk: Chunk,
+    /// Whether the origin gave it.
+    filled: bool,
+    /// The peers that were sent all of it by then.
+    taken_by: Vec<NodeName>,
+    flight: Weak<Flight>,
+}
+
 /// What came of waiting for a place.
 enum Waited<T> {
     /// It answered.
@@ -74,13 +85,21 @@ impl Inner {
 
     async fn drive(self: Arc<Self>, flight: Arc<Flight>, request: RequestId) {
         let _tells = TellsStore(flight.store_told.clone());
-        let _driven = Driven { inner: &self, flight: &flight };
+        // A store may take long, or hang. Who waits for it has let go of the flight: its memory is for others.
+        if let Some((landed, writer)) = self.fly(flight, request).await {
+            self.finish(landed, writer).await;
+        }
+    }
+
+    /// Brings the chunk into memory; nothing when no place gave it.
+    async fn fly(self: &Arc<Self>, flight: Arc<Flight>, request: RequestId) -> Option<(Landed, Writer)> {
+        let _driven = Driven { inner: self, flight: &flight };
         let waits = self.waits(flight.chunk(), flight.leading);
         let mut machine = Machine::new(u64::from(flight.chunk().len()), waits);
         let (mut owners, hops) = self.route_of(flight.chunk(), flight.leading);
         let Some(grant) = self.memory_for(&flight, source_of(&hops), waits.memory).await else {
             self.fail(&flight, ErrorKind::DeadlineExceeded);
-            return;
+            return None;
         };
         flight.landing.count_under(grant);
         let mut writer = Writer::default();
@@ -103,8 +122,11 @@ impl Inner {
                         machine.step(Event::Unwanted, self.now())
                     }
                 }
-                Action::Finish => return self.finish(&flight, writer).await,
-                Action::GiveUp(kind) => return self.fail(&flight, kind),
+                Action::Finish => return Some((self.landed(&flight), writer)),
+                Action::GiveUp(kind) => {
+                    self.fail(&flight, kind);
+                    return None;
+                }
             };
         }
     }
@@ -254,7 +276,8 @@ impl Inner {
         !self.flights.remove_if(flight, |flight| !flight.has_readers())
     }
 
-    async fn finish(&self, flight: &Arc<Flight>, writer: Writer) {
+    /// Every byte is in memory: followers are told, and the flight stays until its memory is wanted.
+    fn landed(&self, flight: &Arc<Flight>) -> Landed {
         self.flights.landed(flight);
         flight.progress.send_modify(|progress| {
             progress.landed = u64::from(flight.chunk().len());
@@ -267,21 +290,27 @@ impl Inner {
         if filled {
             one(&self.counters.filled);
         }
-        let stored = writer.finish().await;
-        let wanted = match stored {
+        let (chunk, taken_by) = (flight.chunk().clone(), flight.taken_by());
+        Landed { chunk, filled, taken_by, flight: Arc::downgrade(flight) }
+    }
+
+    /// Waits until the store has what landed, or has given up; then the other owners get their copies.
+    async fn finish(&self, landed: Landed, writer: Writer) {
+        let wanted = match writer.finish().await {
             Outcome::Stored => true,
-            Outcome::NotStored => self.replicator.owners(flight.chunk()).includes_this(),
+            Outcome::NotStored => self.replicator.owners(&landed.chunk).includes_this(),
             Outcome::Unwanted => false,
         };
-        if filled && wanted {
-            self.push_copies(flight);
+        if landed.filled && wanted {
+            self.push_copies(landed);
         }
     }
 
-    fn push_copies(&self, flight: &Arc<Flight>) {
-        let weak = Arc::downgrade(flight);
-        let pieces = move || weak.upgrade()?.landing.all_checksummed();
-        self.replicator.push(flight.chunk().clone(), &flight.taken_by(), Box::new(pieces));
+    fn push_copies(&self, landed: Landed) {
+        let taken_by = landed.flight.upgrade().map_or(landed.taken_by, |flight| flight.taken_by());
+        let flight = landed.flight;
+        let pieces = move || flight.upgrade()?.landing.all_checksummed();
+        self.replicator.push(landed.chunk, &taken_by, Box::new(pieces));
     }
 
     fn fail(&self, flight: &Arc<Flight>, kind: ErrorKind) {

@@ -12,6 +12,7 @@ use larder_proto::wire::RequestId;
 use tokio::time::{Instant, timeout};
 
 mod damage;
+mod disks;
 mod stalls;
 
 use super::*;

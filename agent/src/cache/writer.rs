@@ -2,6 +2,7 @@
 //!
 //! A task of its own takes finished segments in order; the queue is as long as a chunk has segments, so the landing task
 //! never waits either. Only a chunk whose every segment was written is committed; anything else leaves nothing behind.
+//! A segment is let go of as soon as the store has it or has given up: waiting for the commit costs no memory.
 
 use larder_proto::limits::{CHUNK_BYTES_MAX, SEGMENT_BYTES};
 use tokio::sync::{mpsc, oneshot};

@@ -6,10 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod aligned;
+#[cfg(test)]
+mod moody;
 mod real;
 mod sim;
 
 pub use aligned::{AlignedBuf, BufferPool, PAGE_BYTES};
+#[cfg(test)]
+pub use moody::{Mood, Moody};
 pub use real::RealDisk;
 pub use sim::{Fault, FaultCounts, Op, SimDisk};
 

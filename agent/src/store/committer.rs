@@ -131,9 +131,10 @@ impl Committer {
         let directory = self.directory.clone();
         let kept = departures.clone();
         let work = move || -> Result<(), StoreError> {
-            directory.catalog.apply(&changes, Promise::Visible).map_err(|error| StoreError::Io(error.into_io()))?;
+            let applied = directory.syncing(|| directory.catalog.apply(&changes, Promise::Visible));
+            applied.map_err(|error| StoreError::Io(error.into_io()))?;
             for departure in &departures {
-                if let Err(error) = free(&directory, departure) {
+                if let Err(error) = directory.syncing(|| free(&directory, departure)) {
                     if departure.passed {
                         // Filled again, it would be written under the eyes of whoever has it mapped.
                         return Err(StoreError::Io(error));
@@ -167,7 +168,8 @@ impl Committer {
                 tracing::warn!(store = directory.name, %error, "a file could not be opened to be synced: tried again");
                 return Ok(Some(objects));
             }
-            directory.catalog.apply(&[], promise).map_err(|error| StoreError::Io(error.into_io()))?;
+            let applied = directory.syncing(|| directory.catalog.apply(&[], promise));
+            applied.map_err(|error| StoreError::Io(error.into_io()))?;
             directory.check_space();
             Ok(None)
         };
@@ -226,7 +228,7 @@ impl Committer {
 fn sync_all(directory: &Directory, objects: &BTreeSet<ObjectId>) -> Result<io::Result<()>, StoreError> {
     for object in objects {
         match directory.files.get(*object, Open::Write) {
-            Ok(file) => file.sync_data()?,
+            Ok(file) => directory.syncing(|| file.sync_data())?,
             // Somebody removed it behind our back: reads will find out, and so would the next start.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Ok(Err(error)),

@@ -16,6 +16,7 @@ use larder_proto::limits::{BLOCK_BYTES, CHUNKS_PER_RUN};
 use larder_proto::object::{Chunk, ChunkId, ChunkIndex, Object};
 use larder_proto::range::ByteRange;
 use parking_lot::Mutex;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -25,7 +26,7 @@ use super::files::Files;
 use super::index::{Index, Loaded, Pass};
 use super::label::Claimed;
 use super::linger::{Linger, Moment};
-use super::pace::{Call, Pace};
+use super::pace::{Call, Kind, Pace};
 use super::status::{Counters, Health, StoreDebug, StoreStatus};
 use super::{NotPassed, OpenError, Passed, StoreConfig, StoreError, Watermarks};
 use crate::runtime::disk::{AlignedBuf, BufferPool, Disk, Open, PAGE_BYTES};
@@ -298,7 +299,7 @@ impl Directory {
             self.counters.avoided.one();
             return Err(StoreError::Slow);
         }
-        let mut suspected = std::pin::pin!(self.suspected.notified());
+        let mut suspected = std::pin::pin!(self.suspicion());
         suspected.as_mut().enable();
         let (directory, chunk) = (self.clone(), chunk.clone());
         let read = async {
@@ -327,13 +328,18 @@ impl Directory {
         result?
     }
 
+    /// The disk is found slow after this was called: whoever waits for it goes elsewhere.
+    pub fn suspicion(&self) -> Notified<'_> {
+        self.suspected.notified()
+    }
+
     fn read_timed(
         &self,
         chunk: &Chunk,
         range: ByteRange,
         buffer: AlignedBuf,
     ) -> Result<Option<Checksummed>, StoreError> {
-        let call = self.begin_call();
+        let call = self.begin_call(Kind::Bytes);
         let read = self.read_now(chunk, range, buffer);
         let bytes = read.as_ref().ok().and_then(|read| read.as_ref()).map(|bytes| bytes.len() as u64);
         self.end_call(call, bytes);
@@ -341,10 +347,18 @@ impl Directory {
     }
 
     /// A call to the disk begins, for what is known of its pace.
-    pub fn begin_call(&self) -> Call {
-        let call = self.pace.lock().begin(self.clock.now());
+    pub fn begin_call(&self, kind: Kind) -> Call {
+        let call = self.pace.lock().begin(kind, self.clock.now());
         self.called.notify_one();
         call
+    }
+
+    /// Syncs, or changes the index or names, in sight of who judges the disk's pace.
+    pub fn syncing<T>(&self, call: impl FnOnce() -> T) -> T {
+        let began = self.begin_call(Kind::Sync);
+        let result = call();
+        self.end_call(began, None);
+        result
     }
 
     /// It ended; with how many bytes it read, if it was a read.

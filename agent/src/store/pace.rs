@@ -1,7 +1,7 @@
 //! Whether a disk is slow. Sans-IO: time and latencies come in with each call.
 //!
 //! ```text
-//!             8 reads of 10 s have a median above the limit, or one hangs for a second
+//!             8 reads of 10 s have a median above the limit, or a call hangs
 //!   Steady ------------------------------------------------------------------------------> Suspected (limit frozen)
 //!     ^                                                                                        |
 //!     +------------------- the last 8 probes have a median below half of the limit ------------+
@@ -20,8 +20,11 @@ use tokio::time::Instant;
 const RECENT: usize = 8;
 const RECENT_WITHIN: Duration = Duration::from_secs(10);
 
-/// One call that lasts so long is a disk that hangs.
+/// One read or write that lasts so long is a disk that hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(1);
+
+/// The same for what waits for others' bytes too: the file system's journal takes them all.
+const SYNC_HANGS_AFTER: Duration = Duration::from_secs(5);
 
 /// Times the median of the hour.
 const SLOW_TIMES: u64 = 10;
@@ -46,10 +49,28 @@ const STEPS: usize = 64;
 pub(super) struct Pace {
     hour: VecDeque<(Instant, Box<[u32]>)>,
     recent: VecDeque<(Instant, u64)>,
-    running: BTreeMap<u64, Instant>,
+    running: BTreeMap<u64, (Instant, Kind)>,
     calls: u64,
     /// The limit at the moment of the suspicion.
     suspected: Option<u64>,
+}
+
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Reads or writes some bytes.
+    Bytes,
+    /// Syncs a file, or changes the index or names.
+    Sync,
+}
+
+impl Kind {
+    fn hangs_after(self) -> Duration {
+        match self {
+            Self::Bytes => HANGS_AFTER,
+            Self::Sync => SYNC_HANGS_AFTER,
+        }
+    }
 }
 
 /// A call that runs.
@@ -58,15 +79,15 @@ pub(super) struct Call(u64);
 
 impl Pace {
     /// A call to the disk begins.
-    pub fn begin(&mut self, now: Instant) -> Call {
+    pub fn begin(&mut self, kind: Kind, now: Instant) -> Call {
         self.calls += 1;
-        self.running.insert(self.calls, now);
+        self.running.insert(self.calls, (now, kind));
         Call(self.calls)
     }
 
     /// It ended; with how many bytes it read, if it was a read that counts.
     pub fn end(&mut self, call: Call, now: Instant, bytes: Option<u64>) {
-        let Some(began) = self.running.remove(&call.0) else { return };
+        let Some((began, _)) = self.running.remove(&call.0) else { return };
         let Some(bytes) = bytes else { return };
         let us = u64::try_from((now - began).as_micros()).unwrap_or(u64::MAX) / bytes.div_ceil(1 << 20).max(1);
         self.recent.push_back((now, us));
@@ -80,7 +101,7 @@ impl Pace {
 
     /// Looks at what is known now; true while the disk is suspected.
     pub fn look(&mut self, now: Instant) -> bool {
-        let hangs = self.running.values().next().is_some_and(|began| now - *began >= HANGS_AFTER);
+        let hangs = self.running.values().any(|(began, kind)| now - *began >= kind.hangs_after());
         let recent = self.recent_median(now);
         match self.suspected {
             None => {
@@ -164,7 +185,7 @@ mod tests {
     use super::*;
 
     fn read(pace: &mut Pace, now: &mut Instant, latency: Duration) {
-        let call = pace.begin(*now);
+        let call = pace.begin(Kind::Bytes, *now);
         *now += latency;
         pace.end(call, *now, Some(65_536));
     }
@@ -203,12 +224,17 @@ mod tests {
             read(&mut pace, &mut now, Duration::from_millis(100));
             assert!(!pace.look(now), "nothing is known of it yet: up to 200 ms is fine");
         }
-        let call = pace.begin(now);
+        let call = pace.begin(Kind::Bytes, now);
         assert!(!pace.look(now + Duration::from_millis(999)));
         assert!(pace.look(now + HANGS_AFTER));
         pace.end(call, now + Duration::from_secs(30), None);
         assert!(pace.look(now + Duration::from_secs(30)), "until probes say otherwise");
         assert_eq!(pace.running(), 0);
+        let mut pace = Pace::default();
+        let sync = pace.begin(Kind::Sync, now);
+        assert!(!pace.look(now + Duration::from_millis(4_999)), "a sync waits for others' bytes too");
+        assert!(pace.look(now + SYNC_HANGS_AFTER));
+        pace.end(sync, now + SYNC_HANGS_AFTER, None);
     }
 
     #[test]

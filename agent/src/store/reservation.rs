@@ -1,7 +1,9 @@
 //! Taking one chunk in: room first, then its pieces in any order, then its checksums.
 //!
 //! What is being written is held by [`Pending`], which every write on a disk thread shares: a caller that goes away
-//! leaves the chunk in place until the last of its writes has ended, and only then is the room free again.
+//! leaves the chunk in place until the last of its writes has ended, and only then is the room free again. A write that
+//! has not begun when its caller goes away never begins, and holds neither bytes nor room: a disk that hangs keeps no
+//! more memory than its two writing threads have in hand.
 
 use std::io;
 use std::sync::Arc;
@@ -17,9 +19,11 @@ use tokio::sync::oneshot;
 use super::StoreError;
 use super::committer::Put;
 use super::directory::Directory;
+use super::pace::Kind;
 use crate::runtime::disk::{AlignedBuf, File, Open, PAGE_BYTES};
 
-/// Past this a piece isn't taken in. A fill that nobody can store is served all the same.
+/// Past this a piece isn't taken in, if the disk isn't found slow before. A fill that nobody can store is served all the
+/// same.
 const WRITE_DEADLINE_MS: u64 = 10_000;
 
 /// The committer syncs up to a thousand files at once.
@@ -56,15 +60,29 @@ impl Reservation {
 
     /// Writes a piece at `offset` bytes from the chunk's start, a multiple of 64 KiB; its length is one too, unless it
     /// ends with the chunk. Pieces come in any order and may be written at the same time. Bytes in page-aligned memory
-    /// ([`AlignedBuf`]) go to the disk as they are, others are copied. Holds `bytes` until the disk has them, even if
-    /// the caller stops waiting.
+    /// ([`AlignedBuf`]) go to the disk as they are, others are copied. Fails at once when the disk is found slow. Once
+    /// the disk has begun with `bytes` they are held until it has them, even if the caller stops waiting.
     pub async fn write(&self, offset: u64, bytes: Bytes) -> Result<(), StoreError> {
-        let pending = self.pending.clone();
-        pending.check(offset, bytes.len() as u64)?;
-        let result =
-            self.pending.directory.writes.run(WRITE_DEADLINE_MS, move || pending.write_now(offset, &bytes)).await;
+        self.pending.check(offset, bytes.len() as u64)?;
+        let directory = &self.pending.directory;
+        let mut suspected = std::pin::pin!(directory.suspicion());
+        suspected.as_mut().enable();
+        if directory.is_slow() {
+            return Err(StoreError::Slow);
+        }
+        let piece = Waiting::new(Piece { pending: self.pending.clone(), offset, bytes });
+        let taken = piece.0.clone();
+        let write = directory.writes.run(WRITE_DEADLINE_MS, move || {
+            let piece = taken.lock().take();
+            // Nobody waits for a piece that was taken back.
+            piece.map_or(Ok(()), |piece| piece.pending.write_now(piece.offset, &piece.bytes))
+        });
+        let result = tokio::select! { biased;
+            result = write => result,
+            () = suspected => Err(StoreError::Slow),
+        };
         if let Err(StoreError::Deadline { .. }) = &result {
-            self.pending.directory.counters.deadlines.one();
+            directory.counters.deadlines.one();
         }
         result?
     }
@@ -96,6 +114,29 @@ impl Reservation {
     }
 }
 
+/// Bytes on their way to the disk.
+struct Piece {
+    pending: Arc<Pending>,
+    offset: u64,
+    bytes: Bytes,
+}
+
+/// A piece until the disk begins with it; taken back on drop.
+struct Waiting(Arc<Mutex<Option<Piece>>>);
+
+impl Waiting {
+    fn new(piece: Piece) -> Self {
+        Self(Arc::new(Mutex::new(Some(piece))))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let taken_back = self.0.lock().take();
+        drop(taken_back);
+    }
+}
+
 impl Pending {
     fn check(&self, offset: u64, len: u64) -> Result<(), StoreError> {
         let block = u64::from(BLOCK_BYTES);
@@ -107,7 +148,7 @@ impl Pending {
 
     fn write_now(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         self.directory.check_writable()?;
-        let call = self.directory.begin_call();
+        let call = self.directory.begin_call(Kind::Bytes);
         let result = self.write_pages(self.chunk.range().start() + offset, bytes);
         self.directory.end_call(call, None);
         if let Err(error) = result {
@@ -145,7 +186,8 @@ impl Pending {
     fn cut_now(&self) -> Result<(), StoreError> {
         let size = self.chunk.object().size();
         if self.chunk.range().end() == size && !size.is_multiple_of(PAGE_BYTES as u64) {
-            self.directory.files.get(self.chunk.object().id(), Open::Write)?.set_len(size)?;
+            let cut = || self.directory.files.get(self.chunk.object().id(), Open::Write)?.set_len(size);
+            self.directory.syncing(cut)?;
         }
         Ok(())
     }

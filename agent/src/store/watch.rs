@@ -7,6 +7,7 @@ use larder_proto::limits::BLOCK_BYTES;
 use larder_proto::object::ChunkId;
 
 use super::directory::Directory;
+use super::pace::Kind;
 use crate::runtime::disk::AlignedBuf;
 use crate::runtime::tasks::Pool;
 
@@ -35,7 +36,7 @@ pub(super) async fn watch(directory: Arc<Directory>, probes: Pool) {
 /// Reads one block of some chunk that is here.
 fn probe(directory: &Directory) {
     let Some(ChunkId { object, index }) = directory.index.lock().some_chunk(directory.clock.wall_ms()) else { return };
-    let call = directory.begin_call();
+    let call = directory.begin_call(Kind::Bytes);
     let read = directory.files.get(object, crate::runtime::disk::Open::Write).and_then(|file| {
         let mut block = AlignedBuf::unpooled(BLOCK_BYTES as usize);
         let at = directory.index.lock().offset(&ChunkId { object, index }).unwrap_or(0);

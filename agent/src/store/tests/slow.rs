@@ -1,110 +1,9 @@
 //! Disks that are slow or hang: they lose their reads, and nobody waits for them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::runtime::disk::{Caching, Disk, Entry, File, Lock, Open, RealDisk, Space};
-
-/// How a disk behaves: latency of its reads, and whether they hang altogether.
-#[derive(Default)]
-struct Mood {
-    read_us: AtomicU64,
-    hangs: AtomicBool,
-    /// Reads that were delayed or hung.
-    struck: AtomicU64,
-}
-
-/// Files below `folder` behave as the mood says.
-#[derive(Clone)]
-struct Moody {
-    folder: PathBuf,
-    mood: Arc<Mood>,
-}
-
-struct MoodyFile {
-    file: Arc<dyn File>,
-    mood: Option<Arc<Mood>>,
-}
-
-impl Disk for Moody {
-    fn open(&self, path: &Path, open: Open, caching: Caching) -> io::Result<Arc<dyn File>> {
-        let file = RealDisk.open(path, open, caching)?;
-        let moody = path.starts_with(&self.folder) && path.components().any(|part| part.as_os_str() == "objects");
-        Ok(Arc::new(MoodyFile { file, mood: moody.then(|| self.mood.clone()) }))
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        RealDisk.list(dir)
-    }
-
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.create_dir_all(dir)
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        RealDisk.unlink(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn read_small(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-        RealDisk.read_small(path, max_bytes)
-    }
-
-    fn replace_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        RealDisk.replace_small(path, bytes)
-    }
-
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        RealDisk.space(path)
-    }
-
-    fn lock(&self, dir: &Path) -> io::Result<Box<dyn Lock>> {
-        RealDisk.lock(dir)
-    }
-}
-
-impl File for MoodyFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        if let Some(mood) = &self.mood {
-            let us = mood.read_us.load(Ordering::Relaxed);
-            let mut hung = false;
-            while mood.hangs.load(Ordering::Relaxed) {
-                hung = true;
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            std::thread::sleep(Duration::from_micros(us));
-            mood.struck.fetch_add(u64::from(hung || us > 10_000), Ordering::Relaxed);
-        }
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_at(bytes, offset)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.file.punch(offset, len)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn allocated_bytes(&self) -> io::Result<u64> {
-        self.file.allocated_bytes()
-    }
-}
+use crate::runtime::disk::{Mood, Moody};
 
 /// Two stores on one node; the first one's disk is moody. Chunks of each.
 struct Two {
@@ -158,7 +57,7 @@ async fn a_disk_a_hundred_times_slower_loses_its_reads_until_it_recovers() {
         }
         assert!(began.elapsed() < Duration::from_secs(10), "within ten seconds");
     }
-    assert!(two.mood.struck.load(Ordering::Relaxed) >= 4);
+    assert!(two.mood.struck() >= 4);
     assert!(two.stores.is_slow(&two.on[0][0].id()) && !two.stores.is_slow(&two.on[1][0].id()));
     let known = chunk(two.on[0][0].object(), 0);
     assert!(two.stores.has(&known.id()), "nothing is dropped for it");
@@ -173,10 +72,74 @@ async fn a_disk_a_hundred_times_slower_loses_its_reads_until_it_recovers() {
     }
 }
 
+/// An object of one chunk that the first store would take.
+fn next_on_the_first(stores: &Stores, from: u64) -> (u64, Chunk) {
+    let mut chunks = (from..).map(|n| (n, chunk(&object(n, u64::from(CHUNK)), 0)));
+    chunks.find(|(_, chunk)| stores.place(&chunk.object().id()).is_some_and(|at| at.name == "a")).expect("half of them")
+}
+
+/// Bytes that say when they are let go of.
+struct Counted {
+    _alive: Arc<()>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &[7; 65_536]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_that_wait_for_a_hanging_disk_give_their_bytes_and_their_room_back() {
+    let two = two().await;
+    let used = two.stores.status()[0].used_bytes;
+    two.mood.writes_hang.store(true, Ordering::Relaxed);
+    let (mut from, held) = (10_000, Arc::new(()));
+    let mut stuck = Vec::new();
+    for _ in 0..40 {
+        let (n, chunk) = next_on_the_first(&two.stores, from);
+        from = n + 1;
+        let reservation = two.stores.reserve(&chunk, Giver::Origin).await.expect("room");
+        let bytes = Bytes::from_owner(Counted { _alive: held.clone() });
+        stuck.push(tokio::spawn(async move { reservation.write(0, bytes).await }));
+    }
+    let began = std::time::Instant::now();
+    for one in stuck {
+        let written = one.await.expect("joins");
+        assert!(matches!(written, Err(StoreError::Slow)), "{written:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(9), "not until the write's deadline: {:?}", began.elapsed());
+    assert_eq!(two.mood.struck(), 2, "as many as there are threads");
+    assert_eq!(Arc::strong_count(&held) - 1, 2, "the disk has these two in hand");
+    let room = async {
+        while two.stores.status()[0].used_bytes > used + 2 * u64::from(CHUNK) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), room).await.expect("the room of the others is free");
+    two.mood.relent();
+    until_health(&two.stores, Health::Healthy, Duration::from_secs(10)).await;
+    settle(&two.stores).await;
+    assert_eq!((Arc::strong_count(&held), two.stores.status()[0].used_bytes), (1, used));
+    fill(&two.stores, &next_on_the_first(&two.stores, from).1).await.expect("it takes in again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_that_hangs_makes_its_disk_slow() {
+    let two = two().await;
+    two.mood.syncs_hang.store(true, Ordering::Relaxed);
+    fill(&two.stores, &next_on_the_first(&two.stores, 10_000).1).await.expect("it was written");
+    until_health(&two.stores, Health::Slow, Duration::from_secs(20)).await;
+    assert_eq!(two.mood.struck(), 1);
+    assert_eq!(two.stores.status()[1].health, Health::Healthy);
+    two.mood.relent();
+    until_health(&two.stores, Health::Healthy, Duration::from_secs(10)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_hangs_holds_up_nobody_else() {
     let two = two().await;
-    two.mood.hangs.store(true, Ordering::Relaxed);
+    two.mood.reads_hang.store(true, Ordering::Relaxed);
     let began = std::time::Instant::now();
     let stuck: Vec<_> = two.on[0]
         .iter()
@@ -194,15 +157,16 @@ async fn a_disk_that_hangs_holds_up_nobody_else() {
     for one in stuck {
         assert_eq!(one.await.expect("joins"), Seen::Failed, "goes to another place");
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    assert!(meanwhile < Duration::from_secs(4), "{meanwhile:?}");
+    // One after the other they would take half a minute.
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    assert!(meanwhile < Duration::from_secs(12), "{meanwhile:?}");
     assert_eq!(two.stores.status()[0].health, Health::Slow);
     let again = std::time::Instant::now();
     assert_eq!(look(&two.stores, &two.on[0][0]).await, Seen::Failed);
     assert!(again.elapsed() < Duration::from_millis(500), "no longer waited for: {:?}", again.elapsed());
     assert_eq!(two.stores.status()[0].chunks, two.on[0].len() as u64, "what it has is not dropped");
-    two.mood.hangs.store(false, Ordering::Relaxed);
+    two.mood.reads_hang.store(false, Ordering::Relaxed);
     until_health(&two.stores, Health::Healthy, Duration::from_secs(10)).await;
-    assert!(two.mood.struck.load(Ordering::Relaxed) >= 4);
+    assert!(two.mood.struck() >= 4);
     assert_eq!(look(&two.stores, &two.on[0][0]).await, Seen::Right);
 }
