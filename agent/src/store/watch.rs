@@ -1,5 +1,6 @@
 //! Watches a disk's pace: judges it while there are calls, and probes a slow one until it is as it was.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use larder_proto::object::ChunkId;
 
 use super::directory::Directory;
 use super::pace::Kind;
-use crate::runtime::disk::AlignedBuf;
+use crate::runtime::disk::{AlignedBuf, Caching, Open, PAGE_BYTES};
 use crate::runtime::tasks::Pool;
 
 /// How often the pace is judged while there are calls, and how often a slow disk is probed.
@@ -33,14 +34,32 @@ pub(super) async fn watch(directory: Arc<Directory>, probes: Pool) {
     }
 }
 
-/// Reads one block of some chunk that is here.
+/// Reads one block of some chunk that is here; where none is, or it can't be read, a page that is written for that.
 fn probe(directory: &Directory) {
-    let Some(ChunkId { object, index }) = directory.index.lock().some_chunk(directory.clock.wall_ms()) else { return };
+    let some = directory.index.lock().some_chunk(directory.clock.wall_ms());
     let call = directory.begin_call(Kind::Bytes);
-    let read = directory.files.get(object, crate::runtime::disk::Open::Write).and_then(|file| {
-        let mut block = AlignedBuf::unpooled(BLOCK_BYTES as usize);
-        let at = directory.index.lock().offset(&ChunkId { object, index }).unwrap_or(0);
-        file.read_at(block.whole_mut(), at)
-    });
-    directory.end_call(call, read.ok().map(|count| count as u64));
+    let read = some.and_then(|chunk| read_block(directory, chunk).ok());
+    let read = read.or_else(|| write_and_read(directory).ok());
+    directory.end_call(call, read.map(|count| count as u64));
+}
+
+fn read_block(directory: &Directory, ChunkId { object, index }: ChunkId) -> io::Result<usize> {
+    let file = directory.files.get(object, Open::Write)?;
+    let mut block = AlignedBuf::unpooled(BLOCK_BYTES as usize);
+    let at = directory.index.lock().offset(&ChunkId { object, index }).unwrap_or(0);
+    file.read_at(block.whole_mut(), at)
+}
+
+/// What a crash leaves of it is written over, and removed, by the next one.
+fn write_and_read(directory: &Directory) -> io::Result<usize> {
+    if directory.is_fenced() {
+        // Nothing is written any more.
+        return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+    }
+    let path = directory.root.join("probe");
+    let file = directory.disk.open(&path, Open::Create, Caching::Direct)?;
+    let mut page = AlignedBuf::unpooled(PAGE_BYTES);
+    let read = file.write_at(page.whole_mut(), 0).and_then(|()| file.read_at(page.whole_mut(), 0));
+    directory.disk.unlink(&path)?;
+    read
 }

@@ -1,4 +1,4 @@
-//! A real disk that is slow or hangs when a test says so: the object files below one folder, by what is done to them.
+//! A real disk that is slow or hangs when a test says so: what lies below one folder, but the index, by what is done.
 //!
 //! Who hangs sleeps in its thread until the mood changes, as a thread in a disk's driver does. What was struck is
 //! counted, so a test can assert that the fault was hit.
@@ -51,7 +51,7 @@ impl Mood {
     }
 }
 
-/// Object files below `folder` behave as the mood says.
+/// Files below `folder`, but the index, behave as the mood says.
 #[derive(Clone)]
 pub struct Moody {
     /// A store's folder.
@@ -68,7 +68,7 @@ struct MoodyFile {
 impl Disk for Moody {
     fn open(&self, path: &Path, open: Open, caching: Caching) -> io::Result<Arc<dyn File>> {
         let file = RealDisk.open(path, open, caching)?;
-        let moody = path.starts_with(&self.folder) && path.components().any(|part| part.as_os_str() == "objects");
+        let moody = path.starts_with(&self.folder) && !path.ends_with("index.redb");
         Ok(Arc::new(MoodyFile { file, mood: moody.then(|| self.mood.clone()) }))
     }
 

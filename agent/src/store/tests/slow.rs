@@ -7,34 +7,41 @@ use crate::runtime::disk::{Mood, Moody};
 
 /// Two stores on one node; the first one's disk is moody. Chunks of each.
 struct Two {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     stores: Stores,
     mood: Arc<Mood>,
     on: [Vec<Chunk>; 2],
 }
 
+impl Two {
+    async fn empty() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mood = Arc::new(Mood::default());
+        let configs: Vec<StoreConfig> = ["a", "b"]
+            .map(|name| StoreConfig { name: name.into(), path: dir.path().join(name), capacity_bytes: 64 << 20 })
+            .into();
+        let disk = Moody { folder: configs[0].path.clone(), mood: mood.clone() };
+        let runtime = Runtime { disk: Arc::new(disk), ..Runtime::real(Arc::new(NoNet)) };
+        let stores = open(&runtime, &configs).await.expect("opens");
+        Self { dir, stores, mood, on: [Vec::new(), Vec::new()] }
+    }
+}
+
 async fn two() -> Two {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let mood = Arc::new(Mood::default());
-    let configs: Vec<StoreConfig> = ["a", "b"]
-        .map(|name| StoreConfig { name: name.into(), path: dir.path().join(name), capacity_bytes: 64 << 20 })
-        .into();
-    let disk = Moody { folder: configs[0].path.clone(), mood: mood.clone() };
-    let runtime = Runtime { disk: Arc::new(disk), ..Runtime::real(Arc::new(NoNet)) };
-    let stores = open(&runtime, &configs).await.expect("opens");
-    let mut on = [Vec::new(), Vec::new()];
+    let mut two = Two::empty().await;
+    let stores = &two.stores;
     for n in 0..40 {
         let chunk = chunk(&object(n, u64::from(CHUNK)), 0);
-        fill(&stores, &chunk).await.expect("fills");
+        fill(stores, &chunk).await.expect("fills");
         let at = stores.directories.iter().position(|one| one.index.lock().has(&chunk.id())).expect("is here");
-        on[at].push(chunk);
+        two.on[at].push(chunk);
     }
-    assert!(on.iter().all(|chunks| chunks.len() > 5), "objects lie on both, each wholly on one");
-    for chunk in on.iter().flatten().cycle().take(400) {
-        assert_eq!(look(&stores, chunk).await, Seen::Right);
+    assert!(two.on.iter().all(|chunks| chunks.len() > 5), "objects lie on both, each wholly on one");
+    for chunk in two.on.iter().flatten().cycle().take(400) {
+        assert_eq!(look(stores, chunk).await, Seen::Right);
     }
     assert!(stores.status().iter().all(|store| store.health == Health::Healthy), "{:?}", stores.debug());
-    Two { _dir: dir, stores, mood, on }
+    two
 }
 
 async fn until_health(stores: &Stores, health: Health, within: Duration) {
@@ -122,6 +129,27 @@ async fn writes_that_wait_for_a_hanging_disk_give_their_bytes_and_their_room_bac
     settle(&two.stores).await;
     assert_eq!((Arc::strong_count(&held), two.stores.status()[0].used_bytes), (1, used));
     fill(&two.stores, &next_on_the_first(&two.stores, from).1).await.expect("it takes in again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_store_that_was_slow_recovers() {
+    let two = Two::empty().await;
+    two.mood.writes_hang.store(true, Ordering::Relaxed);
+    let (n, chunk) = next_on_the_first(&two.stores, 0);
+    let filled = fill(&two.stores, &chunk).await;
+    assert!(matches!(filled, Err(StoreError::Slow)), "{filled:?}");
+    assert_eq!((two.stores.status()[0].health, two.stores.status()[0].chunks), (Health::Slow, 0));
+    assert!(two.mood.struck() > 0);
+    two.mood.relent();
+    until_health(&two.stores, Health::Healthy, Duration::from_secs(10)).await;
+    let again = async {
+        while !two.stores.has(&chunk.id()) {
+            fill(&two.stores, &chunk).await.expect("it takes in again");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), again).await.expect("what was given up has left");
+    assert_eq!(two.stores.status()[0].chunks, 1, "object {n}");
+    assert!(!two.dir.path().join("a/probe").exists(), "probes leave nothing behind");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
