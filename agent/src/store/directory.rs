@@ -118,7 +118,8 @@ fn is_tampered(error: &io::Error) -> bool {
 }
 
 impl Directory {
-    /// Opens a claimed folder: loads the index, unlinks files it doesn't know, drops rows without a file. Blocks.
+    /// Opens a claimed folder: loads the index, drops objects without a chunk from it, and unlinks passed files that it
+    /// doesn't know. All other files are looked at later, by the keeper. Blocks.
     pub fn open(
         runtime: &Runtime,
         config: &StoreConfig,
@@ -137,7 +138,8 @@ impl Directory {
             tracing::warn!(store = config.name, "the index was damaged: set aside into lost/, the store begins empty");
         }
         let files = Files::new(disk, &config.path, share.open_files_max);
-        files.sweep_passed(|object| index.was_passed(object)).map_err(failed)?;
+        let marked = files.marked_passed().map_err(failed)?;
+        let forgotten: Vec<ObjectId> = marked.into_iter().filter(|object| !index.was_passed(*object)).collect();
         let (puts, waiting) = mpsc::channel(PUTS_WAITING_MAX);
         let tasks = &runtime.tasks;
         let pool = |kind: &str, threads, waiting| tasks.pool(&format!("{kind}-{}", config.name), threads, waiting);
@@ -174,7 +176,19 @@ impl Directory {
             disk: runtime.disk.clone(),
             root: config.path.clone(),
         };
+        for object in forgotten {
+            directory.unlink_forgotten(object).map_err(failed)?;
+        }
         Ok((Arc::new(directory), waiting))
+    }
+
+    /// Removes a passed file that the index doesn't know. Now, before anything is taken in: somebody may have it mapped,
+    /// so nobody may ever write it again.
+    fn unlink_forgotten(&self, object: ObjectId) -> io::Result<()> {
+        let bytes = self.files.allocated_bytes(object).unwrap_or(0);
+        self.unlink_passed(object, bytes)?;
+        self.counters.orphans.one();
+        Ok(())
     }
 
     /// Seconds since the store was opened.

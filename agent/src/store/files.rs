@@ -92,16 +92,19 @@ impl Files {
         self.disk.open(&self.path(object), Open::Read, Caching::Buffered)
     }
 
-    /// Every mark that was made before; `known` says whether its object is here, else the mark goes.
-    pub fn sweep_passed(&self, mut known: impl FnMut(ObjectId) -> bool) -> io::Result<()> {
+    /// The objects whose files were passed before, by their marks.
+    pub fn marked_passed(&self) -> io::Result<Vec<ObjectId>> {
         self.disk.create_dir_all(&self.passed)?;
-        for entry in self.disk.list(&self.passed)? {
-            let id = ObjectId::from_hex(&entry.name).filter(|_| !entry.is_dir);
-            if id.is_some_and(|id| !known(id)) {
-                self.disk.unlink(&self.passed.join(&entry.name))?;
-            }
+        let marks = self.disk.list(&self.passed)?.into_iter().filter(|entry| !entry.is_dir);
+        Ok(marks.filter_map(|entry| ObjectId::from_hex(&entry.name)).collect())
+    }
+
+    /// Bytes that the object's file takes on the disk; none when there is no such file.
+    pub fn allocated_bytes(&self, object: ObjectId) -> io::Result<u64> {
+        match self.open_for_kernel(object).and_then(|file| file.allocated_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            other => other,
         }
-        Ok(())
     }
 
     /// Files open now.

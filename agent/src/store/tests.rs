@@ -65,6 +65,19 @@ async fn open_one(runtime: &Runtime, capacity_bytes: u64) -> Stores {
     open(runtime, &[config(capacity_bytes)]).await.expect("opens")
 }
 
+/// Opens a real store again, once it is released: the last thread of a pool may still hold the old one's lock.
+async fn reopen(runtime: &Runtime, config: &StoreConfig) -> Stores {
+    let reopened = async {
+        loop {
+            match open(runtime, std::slice::from_ref(config)).await {
+                Err(OpenError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+                other => break other.expect("opens"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reopened).await.expect("the lock is released")
+}
+
 /// Object `n` of `size` bytes in chunks of 256 KiB.
 fn object(n: u64, size: u64) -> Arc<Object> {
     let key = ObjectKey::parse(&format!("dir/object-{n}")).expect("plain");
@@ -279,16 +292,7 @@ async fn a_real_disk_keeps_chunks_over_a_restart() {
     drop(stores);
 
     let runtime = Runtime::real(Arc::new(NoNet));
-    let reopened = async {
-        loop {
-            // The last thread of a pool may still hold the old store's lock.
-            match open(&runtime, std::slice::from_ref(&config)).await {
-                Err(OpenError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
-                other => break other.expect("opens"),
-            }
-        }
-    };
-    let stores = tokio::time::timeout(Duration::from_secs(10), reopened).await.expect("the lock is released");
+    let stores = reopen(&runtime, &config).await;
     for object in &objects {
         assert!(stores.object_complete(&object.id()));
         let len = std::fs::metadata(object_path(&config.path, object)).expect("is there").len();

@@ -189,15 +189,7 @@ async fn files_that_somebody_touched_are_misses_and_come_anew() {
     std::fs::remove_file(path(5)).expect("deletes");
     std::os::unix::fs::symlink("/etc/hostname", path(5)).expect("links");
     let runtime = Runtime::real(Arc::new(NoNet));
-    let reopened = async {
-        loop {
-            match open(&runtime, std::slice::from_ref(&config)).await {
-                Err(OpenError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
-                other => break other.expect("opens"),
-            }
-        }
-    };
-    let stores = tokio::time::timeout(Duration::from_secs(10), reopened).await.expect("the lock is released");
+    let stores = reopen(&runtime, &config).await;
     settle(&stores).await;
     for (n, object) in objects.iter().enumerate() {
         for index in 0..2 {

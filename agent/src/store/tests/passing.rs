@@ -3,6 +3,17 @@
 use super::*;
 use crate::runtime::disk::Disk;
 
+/// A mapping of a file, as a program has one; never unmapped.
+fn map(passed: &Passed, len: usize) -> &'static [u8] {
+    let fd = passed.descriptor().expect("a real file");
+    // SAFETY: a new read-only mapping of our own, of `len` bytes of a file that is never cut; it is never unmapped.
+    unsafe {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let start = mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, fd, 0).expect("maps");
+        std::slice::from_raw_parts(start.cast::<u8>().cast_const(), len)
+    }
+}
+
 async fn fill_object(stores: &Stores, object: &Arc<Object>) {
     for index in 0..object.chunks() {
         fill(stores, &chunk(object, index)).await.expect("fills");
@@ -34,12 +45,7 @@ async fn a_passed_file_leaves_whole_and_its_mapping_keeps_its_bytes() {
     assert!(stores.verify(&object).await.expect("reads"), "every byte is right");
     let passed = stores.pass(&object.id()).await.expect("it is whole");
     let bytes = whole(&object);
-    let fd = passed.descriptor().expect("a real file");
-    // SAFETY: a new read-only mapping of our own; it is read below and never unmapped before the test ends.
-    let start = unsafe {
-        use rustix::mm::{MapFlags, ProtFlags, mmap};
-        mmap(std::ptr::null_mut(), bytes.len(), ProtFlags::READ, MapFlags::SHARED, fd, 0).expect("maps")
-    };
+    let mapped = map(&passed, bytes.len());
     drop(passed);
     let path = object_path(&config.path, &object);
     evict_everything(&stores, 100, 40).await;
@@ -47,9 +53,40 @@ async fn a_passed_file_leaves_whole_and_its_mapping_keeps_its_bytes() {
     assert!((0..5).all(|index| !stores.has(&chunk(&object, index).id())));
     assert_eq!(std::fs::read_dir(dir.path().join("passed")).expect("lists").count(), 0, "its mark went with it");
     fill_object(&stores, &object).await;
-    // SAFETY: the mapping has `len` bytes and nobody writes the unlinked file.
-    let mapped = unsafe { std::slice::from_raw_parts(start.cast::<u8>().cast_const(), bytes.len()) };
     assert!(mapped == bytes, "the mapping outlives eviction and the next fill");
+    stores.close().await;
+}
+
+/// One thread: the first reservation comes before the keeper has looked at any file.
+#[tokio::test]
+async fn a_mapping_outlives_the_index() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let config = StoreConfig { name: "real".into(), path: dir.path().into(), capacity_bytes: 64 << 20 };
+    let runtime = Runtime::real(Arc::new(NoNet));
+    let stores = open(&runtime, std::slice::from_ref(&config)).await.expect("opens");
+    let (object, other) = (object(1, 4 * u64::from(CHUNK)), object(2, 4 * u64::from(CHUNK)));
+    let bytes = whole(&object);
+    for object in [&object, &other] {
+        fill_object(&stores, object).await;
+        assert!(stores.verify(object).await.expect("reads"), "every byte is right");
+    }
+    let mapped = map(&stores.pass(&object.id()).await.expect("it is whole"), bytes.len());
+    stores.close().await;
+    runtime.tasks.shut_down().await;
+    drop(stores);
+    std::fs::remove_file(dir.path().join("index.redb")).expect("the index is lost");
+
+    let runtime = Runtime::real(Arc::new(NoNet));
+    let stores = reopen(&runtime, &config).await;
+    fill_object(&stores, &object).await;
+    for index in 0..4 {
+        stores.drop_chunk(&chunk(&object, index));
+        settle(&stores).await;
+    }
+    fill_object(&stores, &object).await;
+    assert!(mapped == bytes, "a program's mapping has the bytes it had");
+    assert_eq!(counters(&stores).orphans, 2, "both files were forgotten, the passed one at once");
+    assert_eq!(look(&stores, &chunk(&object, 3)).await, Seen::Right);
     stores.close().await;
 }
 
