@@ -451,17 +451,20 @@ impl Directory {
         }
     }
 
-    fn pass_now(&self, object: ObjectId) -> Result<Passed, NotPassed> {
-        let unmarked = match self.index.lock().pass(&object, self.now_s()) {
+    pub fn pass_now(&self, object: ObjectId) -> Result<Passed, NotPassed> {
+        let (unmarked, born) = match self.index.lock().pass(&object, self.now_s()) {
             Pass::NotHere => return Err(NotPassed::NotHere),
             Pass::Unverified => return Err(NotPassed::Unverified),
-            Pass::Ready { unmarked } => unmarked,
+            Pass::Ready { unmarked, born } => (unmarked, born),
         };
         if unmarked {
             self.files.mark_passed(object)?;
-            self.index.lock().marked(&object);
         }
         let file = self.files.open_for_kernel(object)?;
+        if !self.index.lock().is_passed(&object, born) {
+            // It has left meanwhile; what bears its name now may be half filled.
+            return Err(NotPassed::NotHere);
+        }
         if file.len()? < self.index.lock().size(&object).ok_or(NotPassed::NotHere)? {
             // Somebody cut it behind our back; mapped, its end would be SIGBUS.
             self.drop_by_id(ChunkId { object, index: ChunkIndex(0) });

@@ -53,6 +53,8 @@ pub(super) struct Index {
     /// Complete objects that are being verified, each with its ticket; one of which a chunk leaves is taken out.
     verifying: HashMap<ObjectId, u64>,
     tickets: u64,
+    /// Entries made so far.
+    births: u32,
     /// A file that nobody knows is being unlinked: it must not be made anew meanwhile.
     sweeping: Option<ObjectId>,
     capacity_bytes: u64,
@@ -100,6 +102,8 @@ struct Entry {
     volume: u32,
     /// Wall clock, in seconds: when the first chunk came.
     filled_s: u32,
+    /// Tells it from what the same object was here before: another file.
+    born: u32,
     writers: u16,
     chunk_shift: u8,
     flags: u8,
@@ -160,9 +164,11 @@ pub(super) enum Reserve {
 pub(super) enum Pass {
     NotHere,
     Unverified,
-    /// It is passed from now on; `unmarked`: the disk has to be told first.
+    /// It is passed from now on; `unmarked`: the disk has to be told first. Once its file is open,
+    /// [`is_passed`](Index::is_passed) must say that it is still `born`'s.
     Ready {
         unmarked: bool,
+        born: u32,
     },
 }
 
@@ -203,6 +209,7 @@ impl Index {
             held: HashMap::default(),
             verifying: HashMap::default(),
             tickets: 0,
+            births: 0,
             sweeping: None,
             capacity_bytes,
             watermarks,
@@ -281,14 +288,22 @@ impl Index {
         }
         let entry = self.entry_mut(at);
         entry.use_run(WHOLE, now_s);
-        Pass::Ready { unmarked: entry.flags & MARKED == 0 }
+        Pass::Ready { unmarked: entry.flags & MARKED == 0, born: entry.born }
     }
 
-    /// The disk says that the object is passed.
-    pub fn marked(&mut self, object: &ObjectId) {
-        if let Some(&at) = self.by_id.get(object) {
-            self.entry_mut(at).flags |= MARKED;
+    /// The disk says that the object is passed, and its file is open: whether it is whole and the one that
+    /// [`pass`](Self::pass) spoke of. A file of that name may have been removed and made anew meanwhile.
+    pub fn is_passed(&mut self, object: &ObjectId, born: u32) -> bool {
+        if !self.is_verified(object) {
+            return false;
         }
+        let at = self.by_id[object];
+        let entry = self.entry_mut(at);
+        let same = entry.born == born && entry.flags & PASSED != 0;
+        if same {
+            entry.flags |= MARKED;
+        }
+        same
     }
 
     /// A door has opened the object: unless it is passed its chunks stay until [`release`](Self::release).
@@ -565,6 +580,7 @@ impl Index {
             more: None,
             volume: self.volume(object.volume()),
             filled_s: 0,
+            born: 0,
             writers: 0,
             chunk_shift: chunk_shift(object.chunk_size()),
             flags: SEEN | if pinned { PINNED } else { 0 },
@@ -572,8 +588,10 @@ impl Index {
         self.put_entry(entry)
     }
 
-    fn put_entry(&mut self, entry: Entry) -> u32 {
+    fn put_entry(&mut self, mut entry: Entry) -> u32 {
         let (id, volume) = (entry.id, entry.volume);
+        self.births = self.births.wrapping_add(1);
+        entry.born = self.births;
         let at = match self.free.pop() {
             Some(at) => {
                 *self.entry_mut(at) = entry;

@@ -1,7 +1,7 @@
 //! Files that the kernel has: they leave whole and keep their bytes; open ones that it has not keep their chunks.
 
 use super::*;
-use crate::runtime::disk::Disk;
+use crate::runtime::disk::{Caching, Disk, Entry, File, Lock, Open, RealDisk, Space};
 
 /// A mapping of a file, as a program has one; never unmapped.
 fn map(passed: &Passed, len: usize) -> &'static [u8] {
@@ -87,6 +87,89 @@ async fn a_mapping_outlives_the_index() {
     assert!(mapped == bytes, "a program's mapping has the bytes it had");
     assert_eq!(counters(&stores).orphans, 2, "both files were forgotten, the passed one at once");
     assert_eq!(look(&stores, &chunk(&object, 3)).await, Seen::Right);
+    stores.close().await;
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// A real disk that does something else before it makes a mark in `passed/`.
+#[derive(Clone, Default)]
+struct Interrupted {
+    hook: Arc<Mutex<Option<Hook>>>,
+}
+
+impl Disk for Interrupted {
+    fn open(&self, path: &Path, open: Open, caching: Caching) -> io::Result<Arc<dyn File>> {
+        let marks = open == Open::Create && path.components().any(|part| part.as_os_str() == "passed");
+        let hook = if marks { self.hook.lock().take() } else { None };
+        hook.into_iter().for_each(|hook| hook());
+        RealDisk.open(path, open, caching)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        RealDisk.list(dir)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir_all(dir)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        RealDisk.unlink(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn read_small(&self, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+        RealDisk.read_small(path, max_bytes)
+    }
+
+    fn replace_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        RealDisk.replace_small(path, bytes)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        RealDisk.space(path)
+    }
+
+    fn lock(&self, dir: &Path) -> io::Result<Box<dyn Lock>> {
+        RealDisk.lock(dir)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_made_anew_while_it_was_being_passed_is_not() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let disk = Interrupted::default();
+    let runtime = Runtime { disk: Arc::new(disk.clone()), ..Runtime::real(Arc::new(NoNet)) };
+    let config = StoreConfig { name: "real".into(), path: dir.path().into(), capacity_bytes: 64 << 20 };
+    let stores = open(&runtime, &[config]).await.expect("opens");
+    let object = object(1, 3 * u64::from(CHUNK));
+    fill_object(&stores, &object).await;
+    assert!(stores.verify(&object).await.expect("reads"), "every byte is right");
+    let (outside, meanwhile, (done, hooked)) =
+        (tokio::runtime::Handle::current(), (stores.clone(), object.clone()), oneshot::channel());
+    let hook = move || {
+        let (stores, object) = meanwhile;
+        outside.block_on(async {
+            stores.drop_chunk(&chunk(&object, 0));
+            settle(&stores).await;
+            // As long as the whole, and half of it is missing.
+            fill(&stores, &chunk(&object, 2)).await.expect("fills");
+        });
+        done.send(()).expect("the test listens");
+    };
+    *disk.hook.lock() = Some(Box::new(hook));
+    let directory = stores.directories[0].clone();
+    let id = object.id();
+    let passed = tokio::task::spawn_blocking(move || directory.pass_now(id)).await.expect("joins");
+    hooked.await.expect("it was interrupted");
+    assert!(matches!(passed, Err(NotPassed::NotHere)), "a half filled file");
+    fill_object(&stores, &object).await;
+    assert!(stores.verify(&object).await.expect("reads"));
+    stores.pass(&id).await.expect("whole again");
     stores.close().await;
 }
 
