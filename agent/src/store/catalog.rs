@@ -1,7 +1,7 @@
 //! `index.redb`: which chunks a store holds, and the checksums of their blocks.
 //!
 //! ```text
-//! meta     name                                 -> u64    "format", "commit", "clean", "scrub"
+//! meta     name                                 -> u64    "format", "commit", "clean", "scrub", "scrub_chunk"
 //! objects  object id (16)                       -> volume id (16), size u64 LE, chunk size u32 LE, filled u32 LE,
 //!                                                  key length u16 LE, key, version
 //! chunks   object id (16), chunk index u32 BE   -> commit u64 LE, then one CRC32C u32 LE per 64 KiB block
@@ -9,7 +9,7 @@
 //!
 //! Big-endian indexes keep an object's chunks in order. `filled` is the wall clock's second in which the first chunk
 //! came; key and version give the slots, and tell what is pinned. `scrub` is the beginning (u64 BE) of the object id
-//! that is scrubbed next. A newer `format` is refused, an older one set aside. Each chunk carries the number of the durable commit that first
+//! that is scrubbed next, from `scrub_chunk` on. A newer `format` is refused, an older one set aside. Each chunk carries the number of the durable commit that first
 //! held it; `clean` is the number at the last clean close, so what lies above it was not closed cleanly. Most commits
 //! are not durable: a lost tail is a miss. A durable one may only follow the sync of every file it names, which is the
 //! committer's duty. The file may be deleted or damaged: it is then set aside into `lost/` and begun anew.
@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use larder_proto::ids::{ObjectId, VolumeId};
 use larder_proto::object::{ChunkId, ChunkIndex, ChunkSize, Object, ObjectKey, Version};
+use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use self::backend::{Backend, Gate};
@@ -183,8 +184,17 @@ pub(super) struct Catalog {
     commit: AtomicU64,
     /// Whether the last commit carried the clean mark.
     closed: AtomicBool,
-    scrub: AtomicU64,
+    scrub: Mutex<ScrubAt>,
     _lock: Box<dyn Lock>,
+}
+
+/// Where scrubbing goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ScrubAt {
+    /// The beginning of the object's id.
+    pub object: u64,
+    /// The chunk.
+    pub chunk: u32,
 }
 
 impl Drop for Catalog {
@@ -227,17 +237,17 @@ impl Catalog {
         };
         let LoadedIndex { db, gate, commit, clean, scrub } = opened;
         let (commit, closed) = (AtomicU64::new(commit), AtomicBool::new(false));
-        let scrub = AtomicU64::new(scrub);
+        let scrub = Mutex::new(scrub);
         Ok(Opened { catalog: Self { db, gate, commit, closed, scrub, _lock: lock }, set_aside, clean })
     }
 
-    /// The object that is scrubbed next, by the beginning of its id; kept with the next durable commit.
-    pub fn scrub_at(&self) -> u64 {
-        self.scrub.load(Ordering::Relaxed)
+    /// What is scrubbed next; kept with the next durable commit.
+    pub fn scrub_at(&self) -> ScrubAt {
+        *self.scrub.lock()
     }
 
-    pub fn set_scrub_at(&self, at: u64) {
-        self.scrub.store(at, Ordering::Relaxed);
+    pub fn set_scrub_at(&self, at: ScrubAt) {
+        *self.scrub.lock() = at;
     }
 
     /// At most `count` objects whose ids are not below `from`, in order.
@@ -296,7 +306,9 @@ impl Catalog {
                 let mut meta = write.open_table(META)?;
                 meta.insert("format", FORMAT)?;
                 meta.insert("commit", commit)?;
-                meta.insert("scrub", self.scrub.load(Ordering::Relaxed))?;
+                let scrub = self.scrub_at();
+                meta.insert("scrub", scrub.object)?;
+                meta.insert("scrub_chunk", u64::from(scrub.chunk))?;
                 if promise == Promise::Clean {
                     meta.insert("clean", commit)?;
                 }
@@ -331,7 +343,7 @@ struct LoadedIndex {
     gate: Gate,
     commit: u64,
     clean: bool,
-    scrub: u64,
+    scrub: ScrubAt,
 }
 
 fn open_and_load(
@@ -354,7 +366,9 @@ fn open_and_load(
             }
         };
         // The first layout had no number.
-        (meta("format", 1)?, meta("commit", 0)?, meta("clean", 0)?, meta("scrub", 0)?)
+        let chunk = u32::try_from(meta("scrub_chunk", 0)?).unwrap_or(0);
+        let scrub = ScrubAt { object: meta("scrub", 0)?, chunk };
+        (meta("format", 1)?, meta("commit", 0)?, meta("clean", 0)?, scrub)
     };
     match format {
         FORMAT => {}

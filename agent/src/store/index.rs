@@ -33,6 +33,7 @@ mod load;
 mod verify;
 
 pub(super) use self::load::Loaded;
+pub(super) use self::verify::Verifier;
 
 pub(super) struct Index {
     entries: Vec<Entry>,
@@ -51,7 +52,7 @@ pub(super) struct Index {
     /// Objects that doors have open, here or not: how many times.
     held: HashMap<ObjectId, u32>,
     /// Complete objects that are being verified, each with its ticket; one of which a chunk leaves is taken out.
-    verifying: HashMap<ObjectId, u64>,
+    verifying: HashMap<ObjectId, (u64, Verifier)>,
     tickets: u64,
     /// Entries made so far.
     births: u32,

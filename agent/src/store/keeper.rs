@@ -1,8 +1,9 @@
 //! What a store does by itself, beside the committer: looks at its files after a start, verifies what an unclean stop
 //! left unsure, scrubs, and follows the clock and the map.
 //!
-//! One task and one thread per store, in small steps. Verifying and scrubbing pause while readers keep the disk busy;
-//! scrubbing catches up afterwards, and no longer pauses when it is a day behind: every byte is read once a week.
+//! One task and one thread per store, in small steps. Verifying and scrubbing go chunk by chunk, however large an object
+//! is, and pause while readers keep the disk busy; scrubbing catches up afterwards, and no longer pauses when it is a day
+//! behind: every byte is read once a week.
 
 use std::io;
 use std::sync::Arc;
@@ -14,9 +15,9 @@ use larder_proto::object::{Chunk, ChunkId, Object};
 use larder_proto::range::ByteRange;
 use tokio::time::Instant;
 
-use super::StoreError;
-use super::catalog::ObjectRow;
+use super::catalog::{ObjectRow, ScrubAt};
 use super::directory::Directory;
+use super::index::Verifier;
 use crate::runtime::disk::AlignedBuf;
 use crate::runtime::tasks::Pool;
 
@@ -42,8 +43,12 @@ const SCRUB_LATE: Duration = Duration::from_secs(24 * 3600);
 /// Bytes that are scrubbed or verified in a second, at most: a tenth of what a disk gives.
 const BACKGROUND_BYTES_PER_S: u64 = 128 << 20;
 
-/// More reads in a second than this are load.
+/// Pauses between chunks are at least so long.
+const REST_MIN: Duration = Duration::from_millis(10);
+
+/// More reads in a second than this are load; they are counted over so long at least.
 const LOAD_READS_PER_S: u64 = 16;
+const LOAD_OVER: Duration = Duration::from_millis(250);
 
 /// How long a pause under load is.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -55,9 +60,26 @@ enum Stage {
     Sweeping(u32),
     /// Entries from here on may have no file.
     Missing(usize),
-    /// Entries from here on may be unsure.
-    Verifying(usize),
+    /// Entries from here on may be unsure; nothing: those that were found are the last.
+    Verifying(Option<usize>),
     Scrubbing,
+}
+
+/// An object that is read back, chunk by chunk.
+struct Reading {
+    object: Arc<Object>,
+    /// The first chunk that wasn't read.
+    next: u32,
+    /// The verification of the whole object, if it was complete when it began.
+    ticket: Option<u64>,
+    /// Whether every chunk so far was there and right.
+    right: bool,
+}
+
+impl Reading {
+    fn new(object: Arc<Object>) -> Self {
+        Self { object, next: 0, ticket: None, right: true }
+    }
 }
 
 pub(super) struct Keeper {
@@ -66,23 +88,48 @@ pub(super) struct Keeper {
     stage: Stage,
     generation: Option<u64>,
     look_at: Instant,
-    /// Foreground reads at a moment.
+    /// Foreground reads at a moment, and whether those before it were load.
     reads: (u64, Instant),
+    loaded: bool,
+    /// What is read back now.
+    reading: Option<Reading>,
+    /// Objects that are verified next.
+    unsure: Vec<ObjectId>,
     /// Scrubbing: what should have been read by now and wasn't (below zero: it was read ahead), and when that was counted.
     behind_bytes: i64,
     counted_at: Instant,
+    /// What the disk is still to be left alone for.
+    rest: Duration,
     rows: Vec<ObjectRow>,
     scrub_from: [u8; 16],
+    /// Where the last run had come to.
+    scrub_at: ScrubAt,
 }
 
 impl Keeper {
     pub fn new(directory: Arc<Directory>, pool: Pool) -> Self {
         let now = directory.clock.now();
+        let scrub_at = directory.catalog.scrub_at();
         let mut scrub_from = [0; 16];
-        scrub_from[..8].copy_from_slice(&directory.catalog.scrub_at().to_be_bytes());
-        let (stage, rows) = (Stage::Sweeping(0), Vec::new());
-        let (look_at, counted_at, reads) = (now, now, (0, now));
-        Self { directory, pool, stage, generation: None, look_at, reads, behind_bytes: 0, counted_at, rows, scrub_from }
+        scrub_from[..8].copy_from_slice(&scrub_at.object.to_be_bytes());
+        Self {
+            directory,
+            pool,
+            stage: Stage::Sweeping(0),
+            generation: None,
+            look_at: now,
+            reads: (0, now),
+            // Nobody knows yet: those who waited for the start come first.
+            loaded: true,
+            reading: None,
+            unsure: Vec::new(),
+            behind_bytes: 0,
+            counted_at: now,
+            rest: Duration::ZERO,
+            rows: Vec::new(),
+            scrub_from,
+            scrub_at,
+        }
     }
 
     /// Works until the agent stops.
@@ -118,7 +165,7 @@ impl Keeper {
                     false => self.directory.index.lock().drop_unseen(cursor, ENTRIES_AT_ONCE),
                 };
                 self.directory.counters.missing_files.add(missing);
-                self.stage = next.map_or(Stage::Verifying(0), Stage::Missing);
+                self.stage = next.map_or(Stage::Verifying(Some(0)), Stage::Missing);
                 self.directory.wake.notify_one();
                 if next.is_none() {
                     self.directory.counters.swept.one();
@@ -174,101 +221,145 @@ impl Keeper {
         }
     }
 
-    async fn verify_some(&mut self, cursor: usize) -> Duration {
+    /// Verifies the next chunk, if it is time.
+    async fn verify_some(&mut self, cursor: Option<usize>) -> Duration {
         if self.is_loaded() {
             return PAUSE;
         }
-        let (objects, next) = self.directory.index.lock().unsure(cursor, ENTRIES_AT_ONCE);
-        let mut verified_bytes = 0;
-        for object in objects {
-            verified_bytes += self.verify_object(object).await;
+        let reading = match self.reading.take() {
+            Some(reading) => Some(reading),
+            None => self.next_unsure().await,
+        };
+        let Some(mut reading) = reading else {
+            self.find_unsure(cursor);
+            return Duration::ZERO;
+        };
+        let id = reading.object.id();
+        let read = self.read_next(&mut reading).await;
+        self.directory.counters.verified_bytes.add(read.unwrap_or(0));
+        match read {
+            // A door may have verified it meanwhile.
+            Some(bytes) if self.directory.index.lock().is_unsure(&id) => {
+                self.reading = Some(reading);
+                self.rest_after(bytes)
+            }
+            Some(_) | None => {
+                let mut index = self.directory.index.lock();
+                index.sure(&id);
+                if let Some(ticket) = reading.ticket {
+                    // A chunk that failed has left, and with it the ticket.
+                    index.end_verifying(&id, ticket, reading.right && read.is_none());
+                }
+                Duration::ZERO
+            }
         }
-        self.stage = next.map_or(Stage::Scrubbing, Stage::Verifying);
-        self.counted_at = self.directory.clock.now();
-        Duration::from_millis(verified_bytes * 1000 / BACKGROUND_BYTES_PER_S)
     }
 
-    /// Compares every block that is here of the object with its checksum; what differs leaves.
-    async fn verify_object(&self, object: ObjectId) -> u64 {
-        if !self.directory.index.lock().is_unsure(&object) {
-            return 0;
-        }
-        let directory = self.directory.clone();
-        let work = move || -> Result<u64, StoreError> {
-            let known = directory.catalog.object(object).map_err(|error| StoreError::Io(error.into_io()))?;
-            let (ticket, chunks) = {
-                let mut index = directory.index.lock();
-                (index.begin_verifying(&object), index.chunks_of(&object))
-            };
-            let (mut bytes, mut whole) = (0, true);
-            for index in chunks {
-                match known.as_ref().and_then(|object| object.chunk(index)) {
-                    Some(chunk) => {
-                        let read = check(&directory, &chunk);
-                        whole &= read == u64::from(chunk.len());
-                        bytes += read;
-                    }
-                    None => {
-                        directory.drop_by_id(ChunkId { object, index });
-                    }
+    /// Looks for objects that are unsure; after the last ones, scrubbing begins.
+    fn find_unsure(&mut self, cursor: Option<usize>) {
+        self.stage = match cursor {
+            Some(at) => {
+                let (objects, next) = self.directory.index.lock().unsure(at, ENTRIES_AT_ONCE);
+                self.unsure = objects;
+                Stage::Verifying(next)
+            }
+            None => Stage::Scrubbing,
+        };
+        self.counted_at = self.directory.clock.now();
+    }
+
+    /// The next object whose chunks must be compared with their checksums.
+    async fn next_unsure(&mut self) -> Option<Reading> {
+        while let Some(id) = self.unsure.pop() {
+            if !self.directory.index.lock().is_unsure(&id) {
+                continue;
+            }
+            let directory = self.directory.clone();
+            let known = self.pool.run(move || directory.catalog.object(id).map_err(|error| error.into_io())).await;
+            match known.unwrap_or_else(|error| Err(io::Error::other(error))) {
+                Ok(Some(object)) => {
+                    let ticket = self.directory.index.lock().begin_verifying(&id, Verifier::Keeper);
+                    return Some(Reading { ticket, ..Reading::new(object) });
+                }
+                // Without its row nothing can be checked.
+                Ok(None) => self.drop_all(id),
+                Err(error) => {
+                    tracing::warn!(store = self.directory.name, object = %id, %error, "an object could not be verified");
                 }
             }
-            let mut index = directory.index.lock();
-            index.sure(&object);
-            if let Some(ticket) = ticket {
-                // A chunk that failed has left, and with it the ticket.
-                index.end_verifying(&object, ticket, whole);
-            }
-            Ok(bytes)
-        };
-        match self.pool.run(work).await {
-            Ok(Ok(bytes)) => {
-                self.directory.counters.verified_bytes.add(bytes);
-                bytes
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(store = self.directory.name, %object, %error, "an object could not be verified");
-                0
-            }
-            Err(error) => {
-                tracing::warn!(store = self.directory.name, %object, %error, "an object could not be verified");
-                0
-            }
+        }
+        None
+    }
+
+    fn drop_all(&self, object: ObjectId) {
+        loop {
+            let next = self.directory.index.lock().next_chunk(&object, 0);
+            let Some(index) = next else { return };
+            self.directory.drop_by_id(ChunkId { object, index });
         }
     }
 
-    /// Reads the next chunks if it is time.
+    /// Reads the object's next chunk and compares it with its checksums: how many bytes could be read. What differs
+    /// leaves. Nothing when the last chunk was read.
+    async fn read_next(&self, reading: &mut Reading) -> Option<u64> {
+        let index = self.directory.index.lock().next_chunk(&reading.object.id(), reading.next)?;
+        reading.next = index.0.saturating_add(1);
+        let Some(chunk) = reading.object.chunk(index) else {
+            reading.right = false;
+            self.directory.drop_by_id(ChunkId { object: reading.object.id(), index });
+            return Some(0);
+        };
+        let (directory, len) = (self.directory.clone(), u64::from(chunk.len()));
+        let bytes = self.pool.run(move || check(&directory, &chunk)).await.unwrap_or(0);
+        reading.right &= bytes == len;
+        Some(bytes)
+    }
+
+    /// Reads the next chunk if it is time.
     async fn scrub(&mut self) -> Duration {
         let now = self.directory.clock.now();
         let used_bytes = i64::try_from(self.directory.index.lock().used_bytes()).unwrap_or(i64::MAX);
         let seconds = i64::try_from(SCRUB_WITHIN.as_secs()).expect("five days");
         let rate = (used_bytes / seconds).max(1);
         let passed_ms = i64::try_from((now - self.counted_at).as_millis()).unwrap_or(i64::MAX);
-        if passed_ms < 1000 {
-            return PAUSE;
+        if passed_ms >= 1000 {
+            self.behind_bytes = self.behind_bytes.saturating_add(rate.saturating_mul(passed_ms) / 1000).min(used_bytes);
+            self.counted_at = now;
         }
-        self.behind_bytes = self.behind_bytes.saturating_add(rate.saturating_mul(passed_ms) / 1000).min(used_bytes);
-        self.counted_at = now;
         let late_s = i64::try_from(SCRUB_LATE.as_secs()).expect("a day");
         let late = self.behind_bytes > rate.saturating_mul(late_s);
         if used_bytes == 0 || (self.is_loaded() && !late) {
             return PAUSE;
         }
         let due_bytes = SCRUB_BYTES.min(used_bytes / SCRUB_PART).max(1);
-        let mut budget = BACKGROUND_BYTES_PER_S;
-        while self.behind_bytes >= due_bytes && budget > 0 {
-            let Some(object) = self.next_row().await else { break };
-            let bytes = self.scrub_object(object).await;
-            self.behind_bytes = self.behind_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-            budget = budget.saturating_sub(bytes);
+        if self.behind_bytes < due_bytes {
+            // Until it is due; ages and ranks are looked at meanwhile.
+            let due_s = u64::try_from((due_bytes - self.behind_bytes) / rate).unwrap_or(0);
+            return Duration::from_secs(due_s).clamp(PAUSE, LOOK_EVERY);
         }
-        // Until it is behind again; ages and ranks are looked at meanwhile.
-        let ahead_s = u64::try_from(-self.behind_bytes / rate).unwrap_or(0);
-        Duration::from_secs(ahead_s).clamp(PAUSE, LOOK_EVERY)
+        let Some(bytes) = self.scrub_next().await else { return PAUSE };
+        self.directory.counters.scrubbed_bytes.add(bytes);
+        self.behind_bytes = self.behind_bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.rest_after(bytes)
+    }
+
+    /// Reads one chunk; nothing when the last one was, and the pass is over.
+    async fn scrub_next(&mut self) -> Option<u64> {
+        loop {
+            let mut reading = match self.reading.take() {
+                Some(reading) => reading,
+                None => self.next_row().await?,
+            };
+            if let Some(bytes) = self.read_next(&mut reading).await {
+                self.directory.catalog.set_scrub_at(scrub_at(&reading));
+                self.reading = Some(reading);
+                return Some(bytes);
+            }
+        }
     }
 
     /// The object that is next; nothing when the last one was, and the pass is over.
-    async fn next_row(&mut self) -> Option<Arc<Object>> {
+    async fn next_row(&mut self) -> Option<Reading> {
         if self.rows.is_empty() {
             let (directory, from) = (self.directory.clone(), self.scrub_from);
             let rows = self.pool.run(move || directory.catalog.objects_from(&from, 256)).await;
@@ -277,36 +368,44 @@ impl Keeper {
         }
         let Some(row) = self.rows.pop() else {
             self.scrub_from = [0; 16];
-            self.directory.catalog.set_scrub_at(0);
+            self.directory.catalog.set_scrub_at(ScrubAt::default());
             self.directory.counters.scrubs.one();
             return None;
         };
         let id = u128::from_be_bytes(*row.object.id().as_bytes());
         self.scrub_from = id.saturating_add(1).to_be_bytes();
-        let at = u64::from_be_bytes(row.object.id().as_bytes()[..8].try_into().expect("16 bytes"));
-        // Ids are hashes: no other one begins alike.
-        self.directory.catalog.set_scrub_at(at.saturating_add(1));
-        Some(row.object)
+        let mut reading = Reading::new(row.object);
+        let before = std::mem::take(&mut self.scrub_at);
+        if before.object == scrub_at(&reading).object {
+            reading.next = before.chunk;
+        }
+        Some(reading)
     }
 
-    async fn scrub_object(&self, object: Arc<Object>) -> u64 {
-        let directory = self.directory.clone();
-        let work = move || {
-            let here = directory.index.lock().chunks_of(&object.id());
-            here.into_iter().filter_map(|index| object.chunk(index)).map(|chunk| check(&directory, &chunk)).sum()
-        };
-        let bytes: u64 = self.pool.run(work).await.unwrap_or(0);
-        self.directory.counters.scrubbed_bytes.add(bytes);
-        bytes
+    /// How long the disk is left alone after so many bytes. Small chunks add up: a timer is no finer than milliseconds.
+    fn rest_after(&mut self, bytes: u64) -> Duration {
+        self.rest += Duration::from_micros(bytes.saturating_mul(1_000_000) / BACKGROUND_BYTES_PER_S);
+        if self.rest < REST_MIN { Duration::ZERO } else { std::mem::take(&mut self.rest) }
     }
 
     /// Whether readers keep the disk busy.
     fn is_loaded(&mut self) -> bool {
         let (reads, now) = (self.directory.counters.reads.get(), self.directory.clock.now());
-        let (before, at) = std::mem::replace(&mut self.reads, (reads, now));
-        let passed_ms = u64::try_from((now - at).as_millis()).unwrap_or(u64::MAX).max(1);
-        (reads - before).saturating_mul(1000) / passed_ms > LOAD_READS_PER_S
+        let (before, at) = self.reads;
+        if now - at >= LOAD_OVER {
+            let passed_ms = u64::try_from((now - at).as_millis()).unwrap_or(u64::MAX);
+            self.loaded = (reads - before).saturating_mul(1000) / passed_ms.max(1) > LOAD_READS_PER_S;
+            self.reads = (reads, now);
+        }
+        self.loaded
     }
+}
+
+/// Ids are hashes: no other one begins alike.
+fn scrub_at(reading: &Reading) -> ScrubAt {
+    let id = reading.object.id();
+    let object = u64::from_be_bytes(id.as_bytes()[..8].try_into().expect("16 bytes"));
+    ScrubAt { object, chunk: reading.next }
 }
 
 /// Compares a chunk with its checksums; drops it when they differ. Returns the bytes that were read.

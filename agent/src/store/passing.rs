@@ -15,6 +15,7 @@ use larder_proto::object::{ChunkIndex, Object};
 use larder_proto::range::ByteRange;
 
 use super::directory::Directory;
+use super::index::Verifier;
 use super::{StoreError, Stores};
 use crate::runtime::disk::File;
 
@@ -82,10 +83,10 @@ impl Stores {
     }
 
     /// Reads a complete object back and checks it, in line with everybody's reads, a chunk at a time; a chunk that fails
-    /// is dropped. Whether it is verified now; `false` also when somebody else is verifying it.
+    /// is dropped. Whether it is verified now; `false` also when another door is verifying it.
     pub async fn verify(&self, object: &Arc<Object>) -> Result<bool, StoreError> {
         let id = object.id();
-        let begin = |directory: &Arc<Directory>| directory.index.lock().begin_verifying(&id);
+        let begin = |directory: &Arc<Directory>| directory.index.lock().begin_verifying(&id, Verifier::Door);
         let Some((directory, ticket)) = self.directories.iter().find_map(|one| Some((one, begin(one)?))) else {
             return Ok(self.is_verified(&id));
         };

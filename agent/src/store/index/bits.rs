@@ -73,6 +73,15 @@ impl Bits {
         Some(base + words[word].ilog2())
     }
 
+    /// The lowest index that is set and not below `start`.
+    pub fn first_from(&self, start: u32) -> Option<u32> {
+        let (word, bit) = (start as usize / 64, start % 64);
+        let words = self.words().iter().enumerate().skip(word);
+        let mut masked = words.map(|(at, bits)| (at, if at == word { bits & (u64::MAX << bit) } else { *bits }));
+        let (at, bits) = masked.find(|(_, bits)| *bits != 0)?;
+        Some(u32::try_from(at).expect("2^32 chunks are 2^26 words") * 64 + bits.trailing_zeros())
+    }
+
     /// The highest index that is set below `end` and not below `start`; both near each other.
     pub fn last_in(&self, start: u32, end: u32) -> Option<u32> {
         (start..end).rev().find(|index| self.get(*index))
@@ -109,6 +118,7 @@ mod tests {
                 prop_assert_eq!(bits.count(), model.len() as u64);
                 prop_assert_eq!(bits.is_empty(), model.is_empty());
                 prop_assert_eq!(bits.get(index), model.contains(&index));
+                prop_assert_eq!(bits.first_from(index), model.range(index..).next().copied());
             }
         }
     }

@@ -5,6 +5,15 @@ use larder_proto::object::ChunkIndex;
 
 use super::{Index, UNSURE, VERIFIED};
 
+/// Who verifies an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Verifier {
+    /// A door waits for it.
+    Door,
+    /// The keeper, which has time: a door does it again rather than wait.
+    Keeper,
+}
+
 impl Index {
     /// Whether every byte of it is here and was read back and checked since the store was opened.
     pub fn is_verified(&self, object: &ObjectId) -> bool {
@@ -12,19 +21,20 @@ impl Index {
     }
 
     /// Begins to verify a complete object: a ticket for [`end_verifying`](Self::end_verifying). Nothing when it isn't
-    /// complete, is verified, or somebody verifies it already.
-    pub fn begin_verifying(&mut self, object: &ObjectId) -> Option<u64> {
-        if !self.complete(object) || self.is_verified(object) || self.verifying.contains_key(object) {
+    /// complete, is verified, or a door verifies it already.
+    pub fn begin_verifying(&mut self, object: &ObjectId, by: Verifier) -> Option<u64> {
+        let busy = self.verifying.get(object).is_some_and(|(_, other)| by == Verifier::Keeper || *other == by);
+        if busy || !self.complete(object) || self.is_verified(object) {
             return None;
         }
         self.tickets += 1;
-        self.verifying.insert(*object, self.tickets);
+        self.verifying.insert(*object, (self.tickets, by));
         Some(self.tickets)
     }
 
     /// Ends it; with `checked`, the object is verified if nothing of it has left meanwhile.
     pub fn end_verifying(&mut self, object: &ObjectId, ticket: u64, checked: bool) -> bool {
-        if self.verifying.get(object) != Some(&ticket) {
+        if self.verifying.get(object).is_none_or(|(valid, _)| *valid != ticket) {
             return false;
         }
         self.verifying.remove(object);
@@ -57,9 +67,9 @@ impl Index {
         }
     }
 
-    /// The object's chunks that are here.
-    pub fn chunks_of(&self, object: &ObjectId) -> Vec<ChunkIndex> {
-        let Some(&at) = self.by_id.get(object) else { return Vec::new() };
-        self.entry(at).here.iter_in(0, u32::MAX).map(ChunkIndex).collect()
+    /// The object's first chunk that is here and not before `from`.
+    pub fn next_chunk(&self, object: &ObjectId, from: u32) -> Option<ChunkIndex> {
+        let at = self.by_id.get(object)?;
+        self.entry(*at).here.first_from(from).map(ChunkIndex)
     }
 }
