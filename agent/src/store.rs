@@ -31,6 +31,7 @@ mod admission;
 mod catalog;
 mod choose;
 mod committer;
+mod damaged;
 mod directory;
 mod files;
 mod index;
@@ -48,6 +49,7 @@ mod tests;
 mod watch;
 
 pub use self::admission::{Giver, Volumes};
+pub use self::damaged::Damaged;
 pub use self::passing::{Held, NotPassed, Passed};
 pub use self::rank::{Alone, Rank, Standing};
 pub use self::reservation::Reservation;
@@ -243,7 +245,7 @@ const OPEN_FILES_MAX: usize = 256;
 /// A fill waits so long for eviction when there is no room at all, then bypasses the store.
 const ROOM_DEADLINE: Duration = Duration::from_millis(250);
 
-/// Damaged chunks that wait for repair, at most; others come again when they are read.
+/// Damaged chunks, or whole objects, that wait for repair, at most; others come again when they are read.
 const DAMAGED_MAX: usize = 1_024;
 
 /// Syncing what is left takes seconds on a sane disk; past this the next start finds an unclean store.
@@ -255,7 +257,7 @@ pub struct Stores {
     directories: Arc<Vec<Arc<Directory>>>,
     admission: Arc<Admission>,
     buffers: BufferPool,
-    repairs: Arc<Mutex<Option<mpsc::Receiver<Chunk>>>>,
+    repairs: Arc<Mutex<Option<mpsc::Receiver<Damaged>>>>,
     tasks: Tasks,
 }
 
@@ -380,8 +382,8 @@ impl Stores {
         }
     }
 
-    /// The chunks that were here, were damaged and dropped, one after the other, for who brings them again. Given once.
-    pub fn damaged(&self) -> Option<mpsc::Receiver<Chunk>> {
+    /// What was here, was damaged and dropped, for who brings it again. Given once.
+    pub fn damaged(&self) -> Option<mpsc::Receiver<Damaged>> {
         self.repairs.lock().take()
     }
 

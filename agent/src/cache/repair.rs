@@ -1,8 +1,10 @@
 //! Brings damaged chunks again: from memory when they are there, else from the places that others are asked in.
 //!
-//! Without this a chunk would come again with its next reader, and its copy would be missing until then. Only owners
-//! repair; a guest's chunk comes with its reader. A chunk that can't be brought now is left to its next reader too.
+//! Without this a chunk would come again with its next reader, and its copy would be missing until then. An object that
+//! the kernel had leaves whole for one bad bit: then all of it is brought again. Only owners repair; a guest's chunk comes
+//! with its reader. A chunk that can't be brought now is left to its next reader too.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,16 +16,33 @@ use tokio::time::timeout;
 use super::Inner;
 use super::counters::one;
 use super::table::{Boarded, Flight, Leading, Patience, Stage};
-use crate::store::{Giver, StoreError};
+use crate::store::{Damaged, Giver, StoreError};
+
+/// Objects that are repaired at a time, a chunk of each in turn: a large one doesn't hold up the others.
+const SIDE_BY_SIDE: usize = 16;
 
 /// One repair takes so long at most; the next damaged chunk waits meanwhile.
 const REPAIR_WITHIN: Duration = Duration::from_secs(30);
 
 impl Inner {
     /// Repairs one chunk after the other: repair never crowds out readers.
-    pub(super) async fn repair_all(self: Arc<Self>, mut damaged: mpsc::Receiver<Chunk>) {
-        while let Some(chunk) = damaged.recv().await {
+    pub(super) async fn repair_all(self: Arc<Self>, mut damaged: mpsc::Receiver<Damaged>) {
+        let mut turns: VecDeque<Damaged> = VecDeque::new();
+        loop {
+            while turns.len() < SIDE_BY_SIDE
+                && let Ok(next) = damaged.try_recv()
+            {
+                turns.push_back(next);
+            }
+            let Some(mut turn) = turns.pop_front() else {
+                let Some(next) = damaged.recv().await else { return };
+                turns.push_back(next);
+                continue;
+            };
+            let Some(chunk) = turn.next() else { continue };
+            turns.push_back(turn);
             if !self.replicator.owners(&chunk).includes_this() {
+                tokio::task::yield_now().await;
                 continue;
             }
             let repaired = timeout(REPAIR_WITHIN, self.repair(&chunk)).await.unwrap_or(false);

@@ -22,8 +22,9 @@ use tokio::time::Instant;
 
 use super::catalog::{Catalog, CatalogOpenError, Change, ObjectRow, Opened, Promise, Row};
 use super::committer::Put;
+use super::damaged::Damaged;
 use super::files::Files;
-use super::index::{Index, Loaded, Pass};
+use super::index::{Bits, Index, Loaded, Pass};
 use super::label::Claimed;
 use super::linger::{Linger, Moment};
 use super::pace::{Call, Kind, Pace};
@@ -70,8 +71,8 @@ pub(super) struct Directory {
     pub writes: Lane,
     pub index_pool: Pool,
     pub puts: mpsc::Sender<Put>,
-    /// Chunks that were dropped because they were damaged.
-    damaged: mpsc::Sender<Chunk>,
+    /// What was dropped because it was damaged.
+    damaged: mpsc::Sender<Damaged>,
     /// Something for the committer to do.
     pub wake: Notify,
     /// The committer has settled something: room may be free.
@@ -107,7 +108,7 @@ pub(super) struct Directory {
 pub(super) struct Share {
     pub index_cache_bytes: usize,
     pub open_files_max: usize,
-    pub damaged: mpsc::Sender<Chunk>,
+    pub damaged: mpsc::Sender<Damaged>,
 }
 
 /// Whether the name is no file of ours any more: removed, made unreadable, or put in place of it.
@@ -486,25 +487,26 @@ impl Directory {
             true => self.index.lock().doom_object(&id.object),
             false => self.index.lock().doom(id),
         };
-        if doomed > 0 {
+        if !doomed.is_empty() {
             self.counters.unreadable.one();
             tracing::warn!(store = self.name, object = %id.object, chunk = id.index.0, %error, "a chunk was unreadable: dropped");
-            self.wanted_again(chunk);
+            self.wanted_again(chunk, doomed);
         }
         error.into()
     }
 
     /// See [`Stores::drop_chunk`](super::Stores::drop_chunk).
     pub fn drop_corrupt(&self, chunk: &Chunk) {
-        if self.drop_by_id(chunk.id()) {
-            self.wanted_again(chunk);
+        let dropped = self.drop_by_id(chunk.id());
+        if !dropped.is_empty() {
+            self.wanted_again(chunk, dropped);
         }
     }
 
-    /// The same for a chunk of which only the id is known: it comes again when it is read.
-    pub fn drop_by_id(&self, id: ChunkId) -> bool {
-        let dropped = self.index.lock().doom(id) > 0;
-        if dropped {
+    /// The same for a chunk of which only the id is known: what is dropped comes again when it is read.
+    pub fn drop_by_id(&self, id: ChunkId) -> Bits {
+        let dropped = self.index.lock().doom(id);
+        if !dropped.is_empty() {
             self.counters.corrupt.one();
             tracing::warn!(store = self.name, object = %id.object, chunk = id.index.0, "a chunk failed its check: dropped");
             self.wake.notify_one();
@@ -512,10 +514,12 @@ impl Directory {
         dropped
     }
 
-    /// Tells who repairs. Who finds the line full leaves it to the next reader.
-    fn wanted_again(&self, chunk: &Chunk) {
+    /// Tells who repairs what left with a damaged chunk: all of an object, if the kernel had its file. Who finds the line
+    /// full leaves it to the next reader.
+    fn wanted_again(&self, chunk: &Chunk, dropped: Bits) {
         self.wake.notify_one();
-        if self.damaged.try_send(chunk.clone()).is_err() {
+        let damaged = Damaged { object: chunk.object().clone(), chunks: dropped };
+        if self.damaged.try_send(damaged).is_err() {
             self.counters.not_repaired.one();
         }
     }

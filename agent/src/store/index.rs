@@ -19,7 +19,6 @@ use larder_proto::ids::{ObjectId, Slot, VolumeId};
 use larder_proto::limits::CHUNKS_PER_RUN;
 use larder_proto::object::{Chunk, ChunkId, ChunkIndex};
 
-use self::bits::Bits;
 use self::fifo::{Fifo, Place, USE_SECONDS, USES_MAX, WHOLE};
 use super::rank::{Alone, Rank, Standing};
 use super::{Bypass, Usage, Watermarks};
@@ -32,6 +31,7 @@ mod fifo;
 mod load;
 mod verify;
 
+pub(super) use self::bits::Bits;
 pub(super) use self::load::Loaded;
 pub(super) use self::verify::Verifier;
 
@@ -465,22 +465,23 @@ impl Index {
 
     // ---- leaving
 
-    /// Dooms a chunk that is here, and with it the whole object if that was passed; returns how many chunks were doomed.
-    pub fn doom(&mut self, id: ChunkId) -> u64 {
-        let Some(&at) = self.by_id.get(&id.object) else { return 0 };
-        if !self.entry(at).here.get(id.index.0) {
-            return 0;
+    /// Dooms a chunk that is here, and with it the whole object if that was passed; returns what was doomed.
+    pub fn doom(&mut self, id: ChunkId) -> Bits {
+        let known = self.by_id.get(&id.object).copied();
+        let Some(at) = known.filter(|at| self.entry(*at).here.get(id.index.0)) else { return Bits::default() };
+        if self.entry(at).flags & PASSED != 0 {
+            return self.doom_object(&id.object);
         }
-        if self.entry(at).flags & PASSED == 0 {
-            self.doom_one(at, id.index.0);
-            return 1;
-        }
-        self.doom_all(at)
+        self.doom_one(at, id.index.0);
+        Bits::one(id.index.0)
     }
 
-    /// Dooms all of an object; returns how many chunks were doomed.
-    pub fn doom_object(&mut self, object: &ObjectId) -> u64 {
-        self.by_id.get(object).copied().map_or(0, |at| self.doom_all(at))
+    /// Dooms all of an object; returns what was doomed.
+    pub fn doom_object(&mut self, object: &ObjectId) -> Bits {
+        let Some(&at) = self.by_id.get(object) else { return Bits::default() };
+        let doomed = self.entry(at).here.clone();
+        self.doom_all(at);
+        doomed
     }
 
     fn doom_all(&mut self, at: u32) -> u64 {

@@ -131,7 +131,7 @@ counters! {
     corrupt,
     /// Chunks dropped because the disk could not read them whole.
     unreadable,
-    /// Damaged chunks that nobody was told to repair: too many at once.
+    /// Damaged chunks, or objects, that nobody was told to repair: too many at once.
     not_repaired,
     /// Calls that did not end within their deadline.
     deadlines,

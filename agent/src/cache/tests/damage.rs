@@ -139,3 +139,51 @@ async fn a_thousand_misdirected_blocks_serve_no_wrong_byte_and_are_repaired() {
     assert_eq!(damage.faults, 1_000);
     assert_eq!(rig.corrupt() - before, damage.chunks, "each was caught");
 }
+
+/// Chunks that share their owners: a node that owns one has the whole object.
+const MANY: usize = 4;
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_bit_in_a_file_that_the_kernel_had_brings_all_of_it_again() {
+    let world = World::with_budget(33, 16 << 20).await;
+    let len = MANY * CHUNK as usize;
+    let keys: Vec<String> = (0..3).map(|n| format!("large/{n}")).collect();
+    let objects: Vec<Arc<Object>> = keys.iter().map(|key| world.put(key, len)).collect();
+    let all = |object: &Arc<Object>| (0..MANY).map(|index| chunk(object, index as u32)).collect::<Vec<_>>();
+    for object in &objects {
+        for chunk in all(object) {
+            read_all(&world, 0, &chunk).await.expect("fills");
+            copied(&world, &chunk).await;
+        }
+    }
+    let gets = world.gets();
+    for (key, object) in keys.iter().zip(&objects) {
+        let (lead, _, reader) = world.roles(&chunk(object, 0));
+        let stores = &world.node(lead).stores;
+        assert!(stores.verify(object).await.expect("reads"), "every byte is right");
+        let passed = stores.pass(&object.id()).await.expect("it is whole");
+        assert!(world.disk(lead).flip(&Rig::path(&chunk(object, 0)), 2 * CHUNK + 5, 1));
+        // The block is asked for where it rots.
+        let range = ByteRange::at(0, 65_536);
+        let read = stores.read(&chunk(object, 2), range).await.expect("a sane disk").expect("is here");
+        assert!(read.verify().is_err(), "the fault was hit");
+        stores.drop_chunk(&chunk(object, 2));
+        assert!(!stores.has(&chunk(object, 0).id()), "a file that the kernel has leaves whole");
+        until("all of it is here again", || stores.object_complete(&object.id())).await;
+        let mut bytes = Vec::new();
+        for chunk in all(object) {
+            let read = stores.read(&chunk, ByteRange::at(0, CHUNK)).await.expect("a sane disk").expect("is here");
+            bytes.extend_from_slice(&read.verify().expect("right").0);
+        }
+        assert!(bytes == content(key, len));
+        assert!(
+            read_all(&world, reader, &chunk(object, 2)).await.expect("read")
+                == bytes[2 * CHUNK as usize..][..CHUNK as usize]
+        );
+        assert!(stores.verify(object).await.expect("reads"));
+        stores.pass(&object.id()).await.expect("the kernel may have it again");
+        drop(passed);
+        until("all of it is counted", || world.node(lead).cache.snapshot().repaired >= MANY as u64).await;
+    }
+    assert_eq!(world.gets(), gets, "from memory and the other owner");
+}

@@ -1,7 +1,8 @@
 //! A set of chunk indexes.
 
 /// A set of chunk indexes; up to 64 chunks (256 MiB at 4 MiB) need no memory of their own.
-pub(super) enum Bits {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) enum Bits {
     Small(u64),
     Large(Vec<u64>),
 }
@@ -39,6 +40,13 @@ impl Bits {
 
     pub fn get(&self, index: u32) -> bool {
         self.words().get(index as usize / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+
+    /// A set of one.
+    pub fn one(index: u32) -> Self {
+        let mut bits = Self::default();
+        bits.set(index);
+        bits
     }
 
     /// True when it wasn't set.
