@@ -239,21 +239,30 @@ fn sync_all(directory: &Directory, objects: &BTreeSet<ObjectId>) -> Result<io::R
 
 /// Gives the bytes of a departure back to the disk.
 fn free(directory: &Directory, departure: &Departure) -> io::Result<()> {
-    let bytes = departure.chunk_bytes();
     if departure.passed {
-        directory.unlink_passed(departure.object, bytes)?;
-        return Ok(());
+        return directory.unlink_passed(departure.object, departure.bytes());
     }
-    directory.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
     if departure.unlink {
-        return directory.files.unlink(departure.object);
+        return freeing(directory, departure.bytes(), || directory.files.unlink(departure.object));
     }
     let file = match directory.files.get(departure.object, Open::Write) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // Somebody removed it behind our back.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return freeing(directory, departure.bytes(), || Ok(()));
+        }
         other => other?,
     };
     for index in &departure.chunks {
-        file.punch(u64::from(index.0) * departure.chunk_size, departure.chunk_size)?;
+        let start = u64::from(index.0) * departure.chunk_size;
+        freeing(directory, departure.bytes_of(*index), || file.punch(start, departure.chunk_size))?;
     }
     Ok(())
+}
+
+/// Counts bytes as freed, unless the disk kept them. Before it has them back: what lingers is rather seen too long.
+fn freeing(directory: &Directory, bytes: u64, free: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    directory.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    free().inspect_err(|_| {
+        directory.freed_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    })
 }

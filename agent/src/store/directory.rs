@@ -26,7 +26,7 @@ use super::damaged::Damaged;
 use super::files::Files;
 use super::index::{Bits, Index, Loaded, Pass};
 use super::label::Claimed;
-use super::linger::{Linger, Moment};
+use super::linger::{Linger, Moment, Rebase};
 use super::pace::{Call, Kind, Pace};
 use super::status::{Counters, Health, StoreDebug, StoreStatus};
 use super::{NotPassed, OpenError, Passed, StoreConfig, StoreError, Watermarks};
@@ -287,10 +287,15 @@ impl Directory {
         Ok(())
     }
 
-    /// Asks the disk whether it has the bytes of unlinked files back. Blocks.
-    pub fn look_what_lingers(&self) {
+    /// Asks the disk whether it has the bytes of unlinked files back; with `rebase`, what others did to the disk until now
+    /// no longer counts. Blocks.
+    pub fn look_what_lingers(&self, rebase: Rebase) {
         if let Ok(now) = self.moment() {
-            let held_bytes = self.linger.lock().held_at(now);
+            let mut linger = self.linger.lock();
+            if rebase == Rebase::Now {
+                linger.rebase(now);
+            }
+            let held_bytes = linger.held_at(now);
             self.index.lock().linger(held_bytes);
         }
     }

@@ -49,6 +49,8 @@ pub(super) struct Index {
     busy: HashMap<ChunkId, Busy>,
     /// Chunks whose catalog rows and bytes are to be removed.
     doomed: BTreeSet<ChunkId>,
+    /// Those of them that were given up before they were here: bytes that were written.
+    aborted: HashMap<ChunkId, u64>,
     /// Objects that doors have open, here or not: how many times.
     held: HashMap<ObjectId, u32>,
     /// Complete objects that are being verified, each with its ticket; one of which a chunk leaves is taken out.
@@ -178,6 +180,8 @@ pub(super) enum Pass {
 pub(super) struct Departure {
     pub object: ObjectId,
     pub chunks: Vec<ChunkIndex>,
+    /// Bytes of chunks that were given up before they were written whole.
+    pub aborted: BTreeMap<ChunkIndex, u64>,
     /// The whole file goes.
     pub unlink: bool,
     /// The kernel was given the file.
@@ -188,10 +192,15 @@ pub(super) struct Departure {
 
 impl Departure {
     /// Bytes that leave, in whole pages.
-    pub fn chunk_bytes(&self) -> u64 {
-        let of =
-            |index: &ChunkIndex| self.size.saturating_sub(u64::from(index.0) * self.chunk_size).min(self.chunk_size);
-        self.chunks.iter().map(|index| pages(of(index))).sum()
+    pub fn bytes(&self) -> u64 {
+        self.chunks.iter().map(|index| self.bytes_of(*index)).sum()
+    }
+
+    /// Bytes of a chunk that leaves, in whole pages.
+    pub fn bytes_of(&self, index: ChunkIndex) -> u64 {
+        let start = u64::from(index.0) * self.chunk_size;
+        let whole = pages(self.size.saturating_sub(start).min(self.chunk_size));
+        self.aborted.get(&index).copied().unwrap_or(whole)
     }
 }
 
@@ -207,6 +216,7 @@ impl Index {
             frozen: false,
             busy: HashMap::default(),
             doomed: BTreeSet::new(),
+            aborted: HashMap::default(),
             held: HashMap::default(),
             verifying: HashMap::default(),
             tickets: 0,
@@ -442,10 +452,11 @@ impl Index {
         }
     }
 
-    /// The writer gave up: what it may have written leaves.
-    pub fn abort(&mut self, id: ChunkId) {
+    /// The writer gave up: what it may have written, so many bytes, leaves.
+    pub fn abort(&mut self, id: ChunkId, written_bytes: u64) {
         let at = self.end_writing(id);
         let bytes = pages(self.entry(at).chunk_bytes(id.index));
+        self.aborted.insert(id, written_bytes);
         self.busy.insert(id, Busy::Leaving);
         self.leaving_bytes += bytes;
         self.doomed.insert(id);
@@ -534,6 +545,8 @@ impl Index {
         }
         let mut departures = Vec::with_capacity(by_object.len());
         for (object, chunks) in by_object {
+            let written = |index: &ChunkIndex| Some((*index, self.aborted.remove(&ChunkId { object, index: *index })?));
+            let aborted = chunks.iter().filter_map(written).collect();
             let at = self.by_id[&object];
             let entry = self.entry_mut(at);
             let unlink = entry.here.is_empty() && entry.writers == 0;
@@ -541,7 +554,7 @@ impl Index {
                 entry.flags |= UNLINKING;
             }
             let (chunk_size, size, passed) = (1 << entry.chunk_shift, entry.size, entry.flags & PASSED != 0);
-            departures.push(Departure { object, chunks, unlink, passed, chunk_size, size });
+            departures.push(Departure { object, chunks, aborted, unlink, passed, chunk_size, size });
         }
         departures
     }

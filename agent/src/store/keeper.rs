@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::catalog::{ObjectRow, ScrubAt};
 use super::directory::Directory;
 use super::index::Verifier;
+use super::linger::Rebase;
 use crate::runtime::disk::AlignedBuf;
 use crate::runtime::tasks::Pool;
 
@@ -29,6 +30,9 @@ const ENTRIES_AT_ONCE: usize = 2_048;
 
 /// How often ages and ranks are looked at, and what lingers.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often the disk's free bytes become what lingering ones are compared with: others' files live shorter, or longer.
+const REBASE_EVERY: Duration = Duration::from_secs(600);
 
 /// The whole store is scrubbed in so long: two days of the week are left for pauses and restarts.
 const SCRUB_WITHIN: Duration = Duration::from_secs(5 * 24 * 3600);
@@ -88,6 +92,7 @@ pub(super) struct Keeper {
     stage: Stage,
     generation: Option<u64>,
     look_at: Instant,
+    rebase_at: Instant,
     /// Foreground reads at a moment, and whether those before it were load.
     reads: (u64, Instant),
     loaded: bool,
@@ -118,6 +123,7 @@ impl Keeper {
             stage: Stage::Sweeping(0),
             generation: None,
             look_at: now,
+            rebase_at: now + REBASE_EVERY,
             reads: (0, now),
             // Nobody knows yet: those who waited for the start come first.
             loaded: true,
@@ -217,7 +223,11 @@ impl Keeper {
         }
         if !self.directory.linger.lock().is_empty() {
             let directory = self.directory.clone();
-            let _looked_again_later = self.pool.run(move || directory.look_what_lingers()).await;
+            let rebase = if now >= self.rebase_at { Rebase::Now } else { Rebase::Later };
+            if rebase == Rebase::Now {
+                self.rebase_at = now + REBASE_EVERY;
+            }
+            let _looked_again_later = self.pool.run(move || directory.look_what_lingers(rebase)).await;
         }
     }
 

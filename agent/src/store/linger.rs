@@ -2,7 +2,8 @@
 //!
 //! Nobody says when a mapping ends; only the free bytes of the file system tell. They are compared with what they were
 //! at the unlink, less what the store wrote since and plus what it freed. Others who write to the same disk make the
-//! store believe for longer that the bytes are used: that errs to the safe side.
+//! store believe for longer that the bytes are used: that errs to the safe side, but not for ever: at intervals what the
+//! disk says becomes what later is compared with.
 
 /// Bytes that come and go on a disk while a file is unlinked: what is missing of less than a quarter is noise.
 const NOISE_PART: u64 = 4;
@@ -23,6 +24,13 @@ impl Moment {
     fn level(self) -> i128 {
         i128::from(self.free_bytes) + i128::from(self.written_bytes) - i128::from(self.freed_bytes)
     }
+}
+
+/// Whether it is time for [`Linger::rebase`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rebase {
+    Now,
+    Later,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +60,11 @@ impl Linger {
         held
     }
 
+    /// What others wrote or freed until now no longer counts: what comes back from here on is believed.
+    pub fn rebase(&mut self, now: Moment) {
+        (self.held_bytes, self.level) = (self.held_at(now), now.level());
+    }
+
     pub fn is_empty(&self) -> bool {
         self.held_bytes == 0
     }
@@ -77,6 +90,19 @@ mod tests {
         linger.unlinked(2000, moment(5900, 500, 400), moment(5900, 500, 400));
         assert_eq!(linger.held_at(moment(6900, 500, 400)), 2000, "one of two");
         assert_eq!(linger.held_at(moment(8900, 500, 400)), 0);
+        assert!(linger.is_empty());
+    }
+
+    #[test]
+    fn what_others_write_holds_them_up_for_an_interval_only() {
+        let mut linger = Linger::default();
+        linger.unlinked(1000, moment(50_000, 0, 0), moment(50_000, 0, 0));
+        assert_eq!(linger.held_at(moment(10_000, 0, 0)), 1000, "somebody else has written 40,000");
+        linger.rebase(moment(10_000, 0, 0));
+        assert_eq!(linger.held_at(moment(10_000, 0, 0)), 1000);
+        linger.rebase(moment(10_400, 0, 0));
+        assert_eq!(linger.held_at(moment(10_400, 0, 0)), 600, "what has come back stays so");
+        assert_eq!(linger.held_at(moment(11_000, 0, 0)), 0, "it ends, though the disk is fuller than it was");
         assert!(linger.is_empty());
     }
 }

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,6 +42,8 @@ pub(super) struct Pending {
     pub chunk: Chunk,
     /// Which blocks the disk has.
     written: Mutex<Vec<bool>>,
+    /// Bytes that the disk was given, in whole pages.
+    written_bytes: AtomicU64,
     settled: AtomicBool,
 }
 
@@ -50,7 +52,8 @@ impl Reservation {
     pub(super) fn new(directory: Arc<Directory>, chunk: Chunk) -> Self {
         let blocks = (chunk.len().div_ceil(BLOCK_BYTES)) as usize;
         let written = Mutex::new(vec![false; blocks]);
-        Self { pending: Arc::new(Pending { directory, chunk, written, settled: AtomicBool::new(false) }) }
+        let (written_bytes, settled) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { pending: Arc::new(Pending { directory, chunk, written, written_bytes, settled }) }
     }
 
     /// The chunk.
@@ -167,7 +170,10 @@ impl Pending {
     fn write_pages(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let file = self.directory.files.get(self.chunk.object().id(), Open::Create)?;
         let (pages, rest) = bytes.split_at(bytes.len() / PAGE_BYTES * PAGE_BYTES);
-        self.directory.written_bytes.fetch_add(bytes.len().next_multiple_of(PAGE_BYTES) as u64, Ordering::Relaxed);
+        let whole_bytes = bytes.len().next_multiple_of(PAGE_BYTES) as u64;
+        for written in [&self.written_bytes, &self.directory.written_bytes] {
+            written.fetch_add(whole_bytes, Ordering::Relaxed);
+        }
         if (pages.as_ptr() as usize).is_multiple_of(PAGE_BYTES) {
             file.write_at(pages, at)?;
         } else {
@@ -205,7 +211,8 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if !self.settled.load(Ordering::Acquire) {
-            self.directory.index.lock().abort(self.chunk.id());
+            let written_bytes = self.written_bytes.load(Ordering::Relaxed);
+            self.directory.index.lock().abort(self.chunk.id(), written_bytes);
             self.directory.counters.aborted.one();
             self.directory.wake.notify_one();
         }

@@ -1,5 +1,7 @@
 //! A disk that fails, fills up, rots or loses its power: each fault is counted, and no wrong byte passes.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 use crate::runtime::disk::{Caching, Disk, Fault, Op, Open};
 
@@ -206,4 +208,35 @@ async fn a_store_that_was_not_closed_forgets_what_was_not_durable() {
     assert_eq!(look(&stores, &late).await, Seen::Absent, "its file was never synced");
     settle(&stores).await;
     assert_eq!(counters(&stores).orphans, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_was_written_counts_as_freed() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    let moved = || {
+        let directory = &stores.directories[0];
+        [&directory.written_bytes, &directory.freed_bytes].map(|bytes| bytes.load(Ordering::Relaxed))
+    };
+    let object = object(1, 3 * u64::from(CHUNK));
+    for _ in 0..10 {
+        let reservation = stores.reserve(&chunk(&object, 0), Giver::Origin).await.expect("room");
+        reservation.write(0, aligned(&content(&chunk(&object, 0))[..65_536])).await.expect("writes");
+        drop(reservation);
+        settle(&stores).await;
+    }
+    assert_eq!(moved(), [10 * 65_536, 10 * 65_536], "a quarter of each chunk was written");
+    for index in 0..3 {
+        fill(&stores, &chunk(&object, index)).await.expect("fills");
+    }
+    let [written, freed] = moved();
+    assert_eq!(written - freed, 3 * u64::from(CHUNK));
+    disk.inject(fault(Op::Write, &object.id().to_string()));
+    stores.drop_chunk(&chunk(&object, 1));
+    settle(&stores).await;
+    assert_eq!(counters(&stores).unfreed, 1, "the fault was hit");
+    assert_eq!(moved()[1], freed, "the disk has kept the bytes");
+    stores.drop_chunk(&chunk(&object, 2));
+    settle(&stores).await;
+    assert_eq!(moved()[1], freed + u64::from(CHUNK));
 }
