@@ -43,8 +43,9 @@ pub(super) struct Index {
     volumes: Vec<VolumeState>,
     fifo: Fifo,
     standing: Arc<dyn Standing>,
-    /// Nothing is evicted: who is pinned isn't known yet.
-    frozen: bool,
+    /// Nothing is evicted while there is a freeze: who is pinned isn't known yet.
+    frozen: Option<u64>,
+    freezes: u64,
     /// Chunks that are being written or are leaving.
     busy: HashMap<ChunkId, Busy>,
     /// Chunks whose catalog rows and bytes are to be removed.
@@ -213,7 +214,8 @@ impl Index {
             volumes: Vec::new(),
             fifo: Fifo::default(),
             standing: Arc::new(Alone),
-            frozen: false,
+            frozen: None,
+            freezes: 0,
             busy: HashMap::default(),
             doomed: BTreeSet::new(),
             aborted: HashMap::default(),

@@ -1,7 +1,8 @@
 //! What volumes and the map say, brought to each store: ranks, ages, shares of quotas, pins.
 //!
-//! Limits change at once. Who is pinned is known by keys, which only the catalog has: after a change all objects are
-//! looked up, and nobody is evicted meanwhile.
+//! Limits change at once. Who is pinned is known by keys, which only the catalog has: after a change each store looks up
+//! all its objects, and evicts nobody meanwhile. Each does so by itself: a disk that hangs keeps its own store waiting (it
+//! could not evict anyway), and no other one.
 
 use std::sync::Arc;
 
@@ -13,7 +14,6 @@ use super::admission::Volumes;
 use super::directory::Directory;
 use super::index::Limits;
 use super::rank::Standing;
-use crate::runtime::tasks::Pool;
 
 /// Objects that are looked up in one step.
 const ROWS_AT_ONCE: usize = 1_024;
@@ -29,23 +29,23 @@ impl Stores {
     }
 
     async fn follow(self, standing: Arc<dyn Standing>, mut volumes: watch::Receiver<Volumes>) {
-        let pool = self.tasks.pool("pins", 1, 1);
+        let pins: Vec<watch::Sender<Pins>> =
+            self.directories.iter().map(|directory| self.follow_pins(directory)).collect();
         let mut epochs = standing.epochs();
         let mut generation = None;
         loop {
             let now = volumes.borrow_and_update().clone();
             let before = self.admission.volumes();
             let repin = pins_differ(&before, &now);
-            if repin {
-                self.directories.iter().for_each(|directory| directory.index.lock().freeze(true));
-            }
+            let freeze = |directory: &Arc<Directory>| directory.index.lock().freeze();
+            let frozen: Vec<u64> = if repin { self.directories.iter().map(freeze).collect() } else { Vec::new() };
             self.admission.set(now.clone());
             if generation != Some(standing.generation()) || !Arc::ptr_eq(&before, &now) {
                 generation = Some(standing.generation());
                 self.limit(standing.as_ref(), &now);
             }
-            if repin {
-                self.repin(&pool, &now).await;
+            for (store, frozen) in pins.iter().zip(frozen) {
+                store.send_replace(Pins { frozen, volumes: now.clone() });
             }
             tokio::select! { biased;
                 changed = volumes.changed() => if changed.is_err() { return },
@@ -79,17 +79,33 @@ impl Stores {
         }
     }
 
-    async fn repin(&self, pool: &Pool, volumes: &Volumes) {
-        for directory in self.directories.iter() {
-            let (store, volumes) = (directory.clone(), volumes.clone());
-            let looked = pool.run(move || repin(&store, &volumes)).await;
-            directory.index.lock().freeze(false);
-            directory.wake.notify_one();
-            if !matches!(looked, Ok(true)) {
-                tracing::warn!(store = directory.name, "not every object could be looked up: pins may be missed");
+    /// Looks up who is pinned in one store, on a thread of its own, each time it is told.
+    fn follow_pins(&self, directory: &Arc<Directory>) -> watch::Sender<Pins> {
+        let (sender, mut receiver) = watch::channel(Pins::default());
+        let pool = self.tasks.pool(&format!("pins-{}", directory.name), 1, 1);
+        let directory = directory.clone();
+        self.tasks.spawn(async move {
+            while receiver.changed().await.is_ok() {
+                let Pins { frozen, volumes } = receiver.borrow_and_update().clone();
+                let store = directory.clone();
+                let looked = pool.run(move || repin(&store, &volumes)).await;
+                directory.index.lock().thaw(frozen);
+                directory.wake.notify_one();
+                if !matches!(looked, Ok(true)) {
+                    tracing::warn!(store = directory.name, "not every object could be looked up: pins may be missed");
+                }
             }
-        }
+        });
+        sender
     }
+}
+
+/// What a store is told when pins change.
+#[derive(Clone, Default)]
+struct Pins {
+    /// The freeze that ends once they are looked up.
+    frozen: u64,
+    volumes: Volumes,
 }
 
 /// False when the catalog could not be read.

@@ -53,9 +53,18 @@ impl Index {
         self.volumes.iter().any(|volume| volume.limits.ttl_s.is_some())
     }
 
-    /// While it isn't known who is pinned, nobody is evicted.
-    pub fn freeze(&mut self, frozen: bool) {
-        self.frozen = frozen;
+    /// While it isn't known who is pinned, nobody is evicted: until [`thaw`](Self::thaw) is given what this returns.
+    pub fn freeze(&mut self) -> u64 {
+        self.freezes += 1;
+        self.frozen = Some(self.freezes);
+        self.freezes
+    }
+
+    /// Ends a freeze, unless there was another one since.
+    pub fn thaw(&mut self, freeze: u64) {
+        if self.frozen == Some(freeze) {
+            self.frozen = None;
+        }
     }
 
     /// The disk is full though the store isn't: the next eviction gives so much back.
@@ -67,7 +76,7 @@ impl Index {
     /// Above the high watermark, dooms chunks until the store is at the low one; above a quota likewise.
     pub fn evict(&mut self) -> Evicted {
         let mut evicted = Evicted::default();
-        if self.frozen {
+        if self.frozen.is_some() {
             return evicted;
         }
         let (chunks, bytes) = (self.chunks, self.used_bytes);

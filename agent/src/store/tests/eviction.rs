@@ -1,7 +1,7 @@
 //! Who leaves, and what is taken in at all: ranks, uses, quotas, ages, pins, admission.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use larder_proto::glob::Glob;
 use larder_proto::ids::{Epoch, Slot};
@@ -9,6 +9,8 @@ use larder_proto::volume::{Attributes, Freshness, Keeping, LocalCopies, Origin, 
 use tokio::sync::watch;
 
 use super::*;
+use crate::runtime::Clock;
+use crate::runtime::clock::RealClock;
 
 /// Ranks by slot: even ones as the number says.
 #[derive(Default)]
@@ -125,7 +127,8 @@ async fn what_comes_back_soon_after_it_left_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn guests_leave_first_then_copies_and_the_map_decides_anew() {
-    let Governed { stores, ranks, .. } = governed(&SimDisk::new(1, 1 << 30), 40, Keeping::default()).await;
+    let Governed { stores, ranks, volumes: _volumes } =
+        governed(&SimDisk::new(1, 1 << 30), 40, Keeping::default()).await;
     ranks.guests.store(1, Ordering::Relaxed);
     let is_guest = |n: &u64| one(*n).slot().index().is_multiple_of(2);
     let mut filled = Vec::new();
@@ -149,7 +152,7 @@ async fn guests_leave_first_then_copies_and_the_map_decides_anew() {
     ranks.guests.store(2, Ordering::Relaxed);
     ranks.epochs.send_replace(Epoch(1));
     let kept: Vec<u64> = guests.iter().copied().filter(|n| stores.has(&one(*n).id())).collect();
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     for n in more.take(8) {
         fill_one(&stores, n).await;
     }
@@ -259,4 +262,76 @@ async fn only_what_is_wanted_is_taken_in() {
     assert_eq!(try_fill(3, 1000, Giver::Node).await, Some(Bypass::NotAdmitted), "excluded");
     assert_eq!(try_fill(4, u64::from(CHUNK) + 1, Giver::Node).await, Some(Bypass::NotAdmitted), "too large");
     assert_eq!(counters(&stores).not_admitted, 4);
+}
+
+/// A clock that stops the first thread that looks up pins.
+#[derive(Default)]
+struct Stopping {
+    armed: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl Clock for Stopping {
+    fn now(&self) -> tokio::time::Instant {
+        let looks_up = std::thread::current().name().is_some_and(|name| name.starts_with("pins"));
+        if looks_up && self.armed.swap(false, Ordering::SeqCst) {
+            self.stopped.store(true, Ordering::SeqCst);
+            while self.stopped.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        RealClock.now()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        RealClock.wall_ms()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_can_not_look_up_pins_keeps_no_other_from_evicting() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let clock = Arc::new(Stopping::default());
+    let runtime = Runtime { clock: clock.clone(), ..Runtime::real(Arc::new(NoNet)) };
+    let config = |name: &str| StoreConfig {
+        name: name.into(),
+        path: dir.path().join(name),
+        capacity_bytes: 20 * u64::from(CHUNK),
+    };
+    let stores = open(&runtime, &["a", "b"].map(config)).await.expect("opens");
+    for n in 0..12 {
+        fill(&stores, &one(n)).await.expect("fills");
+    }
+    assert!(stores.status().iter().all(|store| store.chunks > 0), "both have some");
+    let (volumes, follow) = watch::channel(volume(Keeping::default()));
+    stores.govern(Arc::new(Alone), follow);
+    clock.armed.store(true, Ordering::SeqCst);
+    let pin = vec![glob("dir/nothing")];
+    volumes.send_replace(volume(Keeping { pin: pin.clone(), ..Keeping::default() }));
+    let within = Duration::from_secs(20);
+    let until = async |what: &str, holds: &dyn Fn(&[StoreDebug]) -> bool| {
+        let reached = async {
+            while !holds(&stores.debug()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(within, reached).await.unwrap_or_else(|_| panic!("{what}: {:?}", stores.debug()));
+    };
+    until("a store hangs", &|_| clock.stopped.load(Ordering::SeqCst)).await;
+    let evicts = |store: &StoreDebug| store.counters.evicted_chunks > 0;
+    let filling = async {
+        for n in 100.. {
+            fill(&stores, &one(n)).await.expect("fills, or goes past");
+            let debug = stores.debug();
+            if debug.iter().any(evicts) && debug.iter().any(|store| store.counters.bypassed_full > 0) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(within, filling).await.expect("the other store evicts");
+    assert_eq!(stores.debug().iter().filter(|store| evicts(store)).count(), 1, "who is pinned there isn't known");
+    volumes.send_replace(volume(Keeping { pin, quota_bytes: Some(0), ..Keeping::default() }));
+    until("the other store follows", &|stores| stores.iter().any(|store| store.status.used_bytes == 0)).await;
+    clock.stopped.store(false, Ordering::SeqCst);
+    until("and then this one", &|stores| stores.iter().all(|store| store.status.used_bytes == 0)).await;
 }
