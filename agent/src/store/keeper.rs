@@ -201,14 +201,14 @@ impl Keeper {
     /// Follows the map, the clock and the disk.
     async fn look(&mut self) {
         let now = self.directory.clock.now();
-        if now < self.look_at {
-            return;
-        }
-        self.look_at = now + LOOK_EVERY;
         let (generation, has_ttl) = {
             let index = self.directory.index.lock();
             (index.generation(), index.has_ttl())
         };
+        if now < self.look_at && self.generation == Some(generation) {
+            return;
+        }
+        self.look_at = now + LOOK_EVERY;
         if has_ttl || self.generation != Some(generation) {
             let wall_s = self.directory.clock.wall_ms() / 1000;
             let mut cursor = Some(0);
