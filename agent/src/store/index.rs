@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Invariants: `used + reserved + leaving <= capacity`; a chunk is in at most one of these states; an object that is
-//! being unlinked takes no reservations; a passed object leaves whole. An object takes about 150 bytes (1 M objects:
+//! being unlinked takes no reservations, nor does a passed one; a passed object leaves whole. An object takes about 150 bytes (1 M objects:
 //! 150 MiB); its chunks are one bit each. `evict` says who leaves, `load` what was here before the start.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -403,8 +403,9 @@ impl Index {
             return Reserve::Refused(Bypass::Full);
         }
         let known = self.by_id.get(&id.object).copied();
-        let unlinking = known.is_some_and(|at| self.entry(at).flags & UNLINKING != 0);
-        if unlinking || self.sweeping == Some(id.object) {
+        // A passed object is whole or on its way out, and is never written again.
+        let leaving = known.is_some_and(|at| self.entry(at).flags & (UNLINKING | PASSED) != 0);
+        if leaving || self.sweeping == Some(id.object) {
             return Reserve::Wait;
         }
         let volume = self.volume(chunk.object().volume());

@@ -216,6 +216,32 @@ async fn after_the_agent_died_a_passed_file_is_still_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_passed_file_of_which_the_index_lost_a_part_leaves_before_it_is_written() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let runtime = sim(&disk);
+    let stores = open_one(&runtime, 64 << 20).await;
+    let object = object(1, 3 * u64::from(CHUNK));
+    for index in 0..2 {
+        fill(&stores, &chunk(&object, index)).await.expect("fills");
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    fill(&stores, &chunk(&object, 2)).await.expect("fills");
+    assert!(stores.verify(&object).await.expect("reads"), "every byte is right");
+    let passed = stores.pass(&object.id()).await.expect("it is whole");
+    runtime.tasks.shut_down().await;
+    drop(stores);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    // Before the committer has done anything.
+    fill(&stores, &chunk(&object, 2)).await.expect("fills");
+    settle(&stores).await;
+    assert_eq!((0..2).map(|index| stores.has(&chunk(&object, index).id())).collect::<Vec<_>>(), [false, false]);
+    assert_eq!(look(&stores, &chunk(&object, 2)).await, Seen::Right, "in a file of its own");
+    let mut first = vec![0; CHUNK as usize];
+    passed.file().read_at(&mut first, 0).expect("the old file is still there for who has it");
+    assert!(first == content(&chunk(&object, 0)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_open_file_keeps_its_chunks_until_it_is_closed() {
     let disk = SimDisk::new(1, 1 << 30);
     let stores = open_one(&sim(&disk), 20 * u64::from(CHUNK)).await;
