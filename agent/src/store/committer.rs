@@ -57,7 +57,7 @@ impl Committer {
         loop {
             let mut batch = Vec::new();
             let due = self.due.unwrap_or_else(|| self.due_from_now());
-            let more = self.directory.index.lock().has_doomed();
+            let more = self.has_more();
             tokio::select! { biased;
                 _count = puts.recv_many(&mut batch, BATCH_MAX) => {}
                 () = std::future::ready(()), if more => {}
@@ -69,11 +69,17 @@ impl Committer {
             if overdue || self.unsynced.len() >= UNSYNCED_MAX {
                 self.make_durable(Promise::Durable).await;
             }
-            let idle = puts.is_empty() && !self.directory.index.lock().has_doomed();
+            let idle = puts.is_empty() && !self.has_more();
             if idle && self.close().await {
                 return;
             }
         }
+    }
+
+    /// Whether something is to be evicted or removed.
+    fn has_more(&self) -> bool {
+        let index = self.directory.index.lock();
+        index.has_doomed() || index.is_evicting()
     }
 
     /// One batch: the index, then the disk, then the room.
@@ -87,6 +93,8 @@ impl Committer {
             index.departures(BATCH_MAX)
         };
         if batch.is_empty() && departures.is_empty() {
+            // An eviction that only goes round lines leaves the others their turn.
+            tokio::task::yield_now().await;
             return;
         }
         let (departures, result) = self.apply(&batch, departures).await;

@@ -19,6 +19,7 @@ use larder_proto::ids::{ObjectId, Slot, VolumeId};
 use larder_proto::limits::CHUNKS_PER_RUN;
 use larder_proto::object::{Chunk, ChunkId, ChunkIndex};
 
+use self::evict::{Crowd, Pressure};
 use self::fifo::{Fifo, Place, USE_SECONDS, USES_MAX, WHOLE};
 use super::rank::{Alone, Rank, Standing};
 use super::{Bypass, Usage, Watermarks};
@@ -46,6 +47,9 @@ pub(super) struct Index {
     /// Nothing is evicted while there is a freeze: who is pinned isn't known yet.
     frozen: Option<u64>,
     freezes: u64,
+    /// Evictions that have begun.
+    pressure: Option<Pressure>,
+    crowd: Option<Crowd>,
     /// Chunks that are being written or are leaving.
     busy: HashMap<ChunkId, Busy>,
     /// Chunks whose catalog rows and bytes are to be removed.
@@ -216,6 +220,8 @@ impl Index {
             standing: Arc::new(Alone),
             frozen: None,
             freezes: 0,
+            pressure: None,
+            crowd: None,
             busy: HashMap::default(),
             doomed: BTreeSet::new(),
             aborted: HashMap::default(),

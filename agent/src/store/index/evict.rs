@@ -1,7 +1,8 @@
 //! Who leaves: guests, then copies, then first copies, each by S3-FIFO; what is too old; what is above its volume's quota.
 //!
 //! Pinned objects stand in no line. Chunks of an open file stay, unless the file was passed: then it is unlinked whole,
-//! and whoever has it keeps it.
+//! and whoever has it keeps it. Where everything is used all lines are gone round several times: an eviction goes in
+//! steps, between which readers have the index.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use larder_proto::limits::CHUNKS_PER_RUN;
 use larder_proto::object::ChunkIndex;
 
 use super::super::rank::{Rank, Standing};
-use super::fifo::{Place, Unit, WHOLE};
+use super::fifo::{Cursor, Place, Unit, WHOLE};
 use super::{Index, Limits, PASSED, PINNED, Run, pages};
 
 /// What an eviction doomed.
@@ -20,6 +21,32 @@ pub(in super::super) struct Evicted {
     pub bytes: u64,
     /// Chunks that left because their volume's quota was used up.
     pub over_quota: u64,
+}
+
+/// Units that one step of an eviction looks at: well below a millisecond.
+pub(super) const LOOKS_AT_ONCE: usize = 2_048;
+
+/// Chunks of a whole file that cost as much as one look.
+const CHUNKS_PER_LOOK: u32 = 16;
+
+/// What an eviction that has begun still has to do.
+pub(super) struct Pressure {
+    /// Bytes that may stay.
+    target: u64,
+    /// Whole objects that must leave besides.
+    files: u64,
+    /// Ranks that are done.
+    done: usize,
+    /// How many of the rank's main line are known to stay.
+    stay: usize,
+}
+
+/// A volume above its quota, from which units are being taken.
+pub(super) struct Crowd {
+    volume: usize,
+    /// Units with more uses are spared: first those that weren't used leave, then the others.
+    spared: u8,
+    cursor: Cursor,
 }
 
 impl Index {
@@ -73,22 +100,38 @@ impl Index {
         self.squeeze_files = self.squeeze_files.max(files);
     }
 
-    /// Above the high watermark, dooms chunks until the store is at the low one; above a quota likewise.
+    /// Whether [`evict`](Self::evict) has begun something that it must go on with.
+    pub fn is_evicting(&self) -> bool {
+        self.frozen.is_none() && (self.pressure.is_some() || self.crowd.is_some())
+    }
+
+    /// Above the high watermark, dooms chunks until the store is at the low one; above a quota likewise. One step of it:
+    /// there is more to do while [`is_evicting`](Self::is_evicting).
     pub fn evict(&mut self) -> Evicted {
         let mut evicted = Evicted::default();
         if self.frozen.is_some() {
             return evicted;
         }
         let (chunks, bytes) = (self.chunks, self.used_bytes);
-        for volume in 0..self.volumes.len() {
-            if std::mem::take(&mut self.volumes[volume].crowded) {
-                self.evict_volume(volume);
+        let mut looks = LOOKS_AT_ONCE;
+        self.evict_crowds(&mut looks);
+        evicted.over_quota = chunks - self.chunks;
+        if self.crowd.is_none() {
+            let mut pressure = self.pressure.take().unwrap_or_else(|| self.new_pressure());
+            if self.relieve(&mut pressure, &mut looks) {
+                self.sweep_lines();
+            } else {
+                self.pressure = Some(pressure);
             }
         }
-        evicted.over_quota = chunks - self.chunks;
+        (evicted.chunks, evicted.bytes) = (chunks - self.chunks, bytes - self.used_bytes);
+        evicted
+    }
+
+    fn new_pressure(&mut self) -> Pressure {
         let wanted = std::mem::take(&mut self.wanted_bytes);
         let squeeze = std::mem::take(&mut self.squeeze_bytes);
-        let mut files = std::mem::take(&mut self.squeeze_files);
+        let files = std::mem::take(&mut self.squeeze_files);
         let mut target = u64::MAX;
         if self.taken_bytes() + wanted > self.high_bytes() {
             target = self.low_bytes().saturating_sub(wanted);
@@ -96,26 +139,35 @@ impl Index {
         if squeeze > 0 {
             target = target.min(self.taken_bytes().saturating_sub(squeeze));
         }
-        for rank in Rank::ALL {
-            self.evict_rank(rank, target, &mut files);
-        }
-        self.sweep_lines();
-        (evicted.chunks, evicted.bytes) = (chunks - self.chunks, bytes - self.used_bytes);
-        evicted
+        Pressure { target, files, done: 0, stay: 0 }
     }
 
-    /// Looks at the lines of one rank until the store is at `target` and `files` whole objects have left, or everybody
-    /// who is left there must stay.
-    fn evict_rank(&mut self, rank: Rank, target: u64, files: &mut u64) {
-        let mut stay = 0;
-        while self.taken_bytes() > target || *files > 0 {
-            let Some((unit, place)) = self.fifo.first(rank, stay) else { return };
+    /// False when there is more to do.
+    fn relieve(&mut self, pressure: &mut Pressure, looks: &mut usize) -> bool {
+        while let Some(rank) = Rank::ALL.get(pressure.done) {
+            if !self.evict_rank(*rank, pressure, looks) {
+                return false;
+            }
+            (pressure.done, pressure.stay) = (pressure.done + 1, 0);
+        }
+        true
+    }
+
+    /// Looks at the lines of one rank until the store is at its target and enough whole objects have left, or everybody
+    /// who is left there must stay. False when there is more to do.
+    fn evict_rank(&mut self, rank: Rank, pressure: &mut Pressure, looks: &mut usize) -> bool {
+        while self.taken_bytes() > pressure.target || pressure.files > 0 {
+            if *looks == 0 {
+                return false;
+            }
+            let Some((unit, place)) = self.fifo.first(rank, pressure.stay) else { return true };
+            *looks = looks.saturating_sub(self.cost_of(unit));
             let Some(run) = self.valid(&unit, place) else { continue };
             let actual = self.rank_of(unit);
             if actual != rank {
                 self.move_to(unit, place, moved(place, actual));
             } else if self.is_held(unit.at) {
-                stay += usize::from(matches!(place, Place::Main(_)));
+                pressure.stay += usize::from(matches!(place, Place::Main(_)));
                 self.move_to(unit, place, Place::Main(rank));
             } else if run.uses > 0 {
                 self.move_to(unit, place, Place::Main(rank));
@@ -125,16 +177,26 @@ impl Index {
                 }
             } else {
                 let object = self.entry(unit.at).id;
-                if self.take_out(unit, target, *files > 0) {
+                if self.take_out(unit, pressure.target, pressure.files > 0) {
                     if matches!(place, Place::Small(_)) {
                         self.fifo.remember(fingerprint(object, unit.run));
                     }
-                    *files = files.saturating_sub(u64::from(self.entry(unit.at).here.is_empty()));
+                    let left = u64::from(self.entry(unit.at).here.is_empty());
+                    pressure.files = pressure.files.saturating_sub(left);
                 } else {
                     self.fifo.put_back(unit, place);
                 }
             }
         }
+        true
+    }
+
+    /// Looks that a unit costs.
+    fn cost_of(&self, unit: Unit) -> usize {
+        if unit.run != WHOLE {
+            return 1;
+        }
+        1 + (self.entry(unit.at).here.end() / CHUNKS_PER_LOOK) as usize
     }
 
     /// Dooms a unit from its last chunk on, until `target` is reached; of an object the beginning stays longest. True
@@ -155,32 +217,49 @@ impl Index {
         true
     }
 
+    /// Takes from volumes that are above their quotas, as far as the looks go.
+    fn evict_crowds(&mut self, looks: &mut usize) {
+        while *looks > 0 {
+            let begun = self.crowd.take().or_else(|| {
+                let volume = self.volumes.iter().position(|volume| volume.crowded)?;
+                self.volumes[volume].crowded = false;
+                Some(Crowd { volume, spared: 0, cursor: Cursor::default() })
+            });
+            let Some(mut crowd) = begun else { return };
+            if !self.evict_volume(&mut crowd, looks) {
+                self.crowd = Some(crowd);
+            }
+        }
+    }
+
     /// Down to the quota's own low watermark: units that weren't used first, then the others, in the order of the lines.
-    fn evict_volume(&mut self, volume: usize) {
-        let state = &self.volumes[volume];
-        let Some(quota) = state.limits.quota_bytes else { return };
+    /// False when there is more to do.
+    fn evict_volume(&mut self, crowd: &mut Crowd, looks: &mut usize) -> bool {
+        let state = &self.volumes[crowd.volume];
+        let Some(quota) = state.limits.quota_bytes else { return true };
         let low =
             u128::from(quota) * u128::from(self.watermarks.low_percent) / u128::from(self.watermarks.high_percent);
         let target = u64::try_from(low).expect("below the quota").saturating_sub(state.reserved_bytes);
-        for spared in [0, u8::MAX] {
-            let mut excess = self.volumes[volume].usage.bytes.saturating_sub(target);
-            let mut victims = Vec::new();
-            for unit in self.fifo.in_order() {
-                if excess == 0 {
-                    break;
-                }
-                let entry = self.entry(unit.at);
-                let live = entry.run(unit.run).filter(|run| run.ticket == unit.ticket && run.place != Place::None);
-                let own = entry.volume as usize == volume && !self.is_held(unit.at);
-                if own && live.is_some_and(|run| run.uses <= spared) {
-                    excess = excess.saturating_sub(self.unit_bytes(unit.at, unit.run));
-                    victims.push(*unit);
-                }
+        while self.volumes[crowd.volume].usage.bytes > target {
+            if *looks == 0 {
+                return false;
             }
-            for unit in victims {
+            let Some(unit) = self.fifo.look(&mut crowd.cursor) else {
+                if crowd.spared > 0 {
+                    return true;
+                }
+                (crowd.spared, crowd.cursor) = (u8::MAX, Cursor::default());
+                continue;
+            };
+            *looks = looks.saturating_sub(self.cost_of(unit));
+            let entry = self.entry(unit.at);
+            let live = entry.run(unit.run).filter(|run| run.ticket == unit.ticket && run.place != Place::None);
+            let own = entry.volume as usize == crowd.volume && !self.is_held(unit.at);
+            if own && live.is_some_and(|run| run.uses <= crowd.spared) {
                 self.take_out(unit, 0, true);
             }
         }
+        true
     }
 
     /// Looks at some entries from `cursor` on: what is too old leaves, and who changed its rank changes lines. Returns
@@ -385,4 +464,88 @@ fn fingerprint(object: ObjectId, run: u32) -> u64 {
 
 fn percent(bytes: u64, percent: u8) -> u64 {
     u64::try_from(u128::from(bytes) * u128::from(percent) / 100).expect("a percentage of at most 100 of a u64")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use larder_proto::ids::Slot;
+    use larder_proto::object::{ChunkId, ChunkSize};
+
+    use super::super::super::Watermarks;
+    use super::super::Loaded;
+    use super::super::fifo::USES_MAX;
+    use super::*;
+
+    const CHUNK: u64 = 4 << 20;
+
+    /// A full store of objects of one chunk, all of them used as often as is counted.
+    fn full(objects: u32) -> Index {
+        let mut index = Index::new(u64::from(objects) * CHUNK, Watermarks::default());
+        for n in 0..objects {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_le_bytes());
+            let id = ObjectId::from_bytes(id);
+            let chunk_size = ChunkSize::new(4 << 20).expect("4 MiB");
+            let volume = VolumeId::from_bytes([1; 16]);
+            let object = Loaded { id, volume, size: CHUNK, chunk_size, filled_s: 1 };
+            let chunk = ChunkId { object: id, index: ChunkIndex(0) };
+            assert!(index.load_object(&object) && index.load_chunk(chunk, 64, Slot::of_hash(n.into()), true));
+            index.entry_mut(n).first.uses = USES_MAX;
+        }
+        index
+    }
+
+    /// How many steps an eviction takes, and how long the longest is.
+    fn evict_all(index: &mut Index) -> (usize, Duration) {
+        let (mut steps, mut longest) = (0, Duration::ZERO);
+        loop {
+            let began = Instant::now();
+            index.evict();
+            longest = longest.max(began.elapsed());
+            steps += 1;
+            if !index.is_evicting() {
+                return (steps, longest);
+            }
+        }
+    }
+
+    #[test]
+    fn an_eviction_among_used_objects_goes_in_steps() {
+        let objects = 200_000;
+        let mut index = full(objects);
+        let (steps, longest) = evict_all(&mut index);
+        println!("{objects} used objects: {steps} steps, the longest {longest:?}");
+        assert!(steps >= 3 * objects as usize / LOOKS_AT_ONCE, "{steps}: three rounds before anybody leaves");
+        assert_eq!(index.taken_bytes(), u64::from(objects) * CHUNK / 10 * 8, "down to the low watermark");
+        assert!(index.has_doomed());
+        assert_eq!(evict_all(&mut index).0, 1, "and nothing is left to do");
+    }
+
+    #[test]
+    fn a_quota_is_kept_in_steps() {
+        let objects = 20_000;
+        let mut index = full(objects);
+        let quota_bytes = u64::from(objects) * CHUNK / 2;
+        let limits = Limits { quota_bytes: Some(quota_bytes), ..Limits::default() };
+        index.limit(VolumeId::from_bytes([1; 16]), limits);
+        let (steps, _) = evict_all(&mut index);
+        assert!(steps >= objects as usize / LOOKS_AT_ONCE, "{steps}");
+        assert!(index.taken_bytes() <= quota_bytes * 8 / 9, "{}", index.taken_bytes());
+        assert!(index.taken_bytes() > quota_bytes * 8 / 9 - 2 * CHUNK, "and no further: {}", index.taken_bytes());
+    }
+
+    #[test]
+    fn held_objects_end_an_eviction_that_goes_in_steps() {
+        let objects = 3 * LOOKS_AT_ONCE as u32;
+        let mut index = full(objects);
+        for n in 0..objects {
+            let id = index.entry(n).id;
+            index.hold(id);
+        }
+        let (steps, _) = evict_all(&mut index);
+        assert!((3..=8).contains(&steps), "{steps}");
+        assert_eq!(index.taken_bytes(), u64::from(objects) * CHUNK, "nobody may leave");
+    }
 }

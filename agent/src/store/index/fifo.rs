@@ -51,6 +51,13 @@ pub(super) enum Place {
     Main(Rank),
 }
 
+/// How far somebody has looked: small and main of each rank are one line after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cursor {
+    line: usize,
+    at: usize,
+}
+
 #[derive(Default)]
 struct Line {
     units: VecDeque<Unit>,
@@ -132,12 +139,18 @@ impl Fifo {
         }
     }
 
-    /// Every unit in the order in which it would be looked at, for who wants only some of them; old tickets among them.
-    pub fn in_order(&self) -> impl Iterator<Item = &Unit> {
-        Rank::ALL.into_iter().flat_map(|rank| {
-            let (small, main) = (&self.small[rank.index()], &self.main[rank.index()]);
-            small.units.iter().chain(main.units.iter())
-        })
+    /// The next unit in the order in which they would be looked at, for who wants only some of them; old tickets among
+    /// them. Lines may change meanwhile: some are then missed, or seen twice.
+    pub fn look(&self, cursor: &mut Cursor) -> Option<Unit> {
+        loop {
+            let rank = Rank::ALL.get(cursor.line / 2)?.index();
+            let line = if cursor.line.is_multiple_of(2) { &self.small[rank] } else { &self.main[rank] };
+            if let Some(unit) = line.units.get(cursor.at) {
+                cursor.at += 1;
+                return Some(*unit);
+            }
+            *cursor = Cursor { line: cursor.line + 1, at: 0 };
+        }
     }
 
     /// Drops old tickets from lines that have too many; `valid` says which are not.
