@@ -20,7 +20,7 @@ use larder_proto::limits::SEGMENT_BYTES;
 use larder_proto::object::{ChunkIndex, ChunkSize, Object, ObjectKey, Version};
 
 use super::*;
-use crate::runtime::disk::{AlignedBuf, SimDisk};
+use crate::runtime::disk::{AlignedBuf, RealDisk, SimDisk};
 use crate::runtime::net::{BoxIo, ConnectError, Lane, Listener, Net, PlainListener};
 
 const CACHE: &str = "default/demo";
@@ -65,17 +65,21 @@ async fn open_one(runtime: &Runtime, capacity_bytes: u64) -> Stores {
     open(runtime, &[config(capacity_bytes)]).await.expect("opens")
 }
 
-/// Opens a real store again, once it is released: the last thread of a pool may still hold the old one's lock.
+/// Opens a real store again.
 async fn reopen(runtime: &Runtime, config: &StoreConfig) -> Stores {
-    let reopened = async {
-        loop {
-            match open(runtime, std::slice::from_ref(config)).await {
-                Err(OpenError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
-                other => break other.expect("opens"),
-            }
+    released(&config.path).await;
+    open(runtime, std::slice::from_ref(config)).await.expect("opens")
+}
+
+/// Waits until nobody has the store open: the last thread of a pool may still hold its lock.
+async fn released(folder: &Path) {
+    let released = async {
+        while let Err(error) = crate::runtime::disk::Disk::lock(&RealDisk, folder) {
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), reopened).await.expect("the lock is released")
+    tokio::time::timeout(Duration::from_secs(10), released).await.expect("the lock is released");
 }
 
 /// Object `n` of `size` bytes in chunks of 256 KiB.

@@ -1,6 +1,6 @@
 //! Real file systems in files: full ones, ones without room for names, and disks that end before they should.
 //!
-//! They need root and loop devices; without, each test says so aloud and proves nothing.
+//! They need root, and mkfs.ext4, which `tests/install tests` brings. Who is not root is told that they prove nothing.
 
 use std::process::Command;
 
@@ -12,8 +12,12 @@ struct Loop {
 }
 
 impl Loop {
-    /// Nothing, with the reason said aloud, where the machine doesn't allow it.
+    /// Nothing, with the reason said aloud, for who may not mount.
     fn new(test: &str, mebibytes: u64, mkfs: &[&str]) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("{test}: skipped, because mounting needs root");
+            return None;
+        }
         let dir = tempfile::tempdir().expect("a temporary folder");
         let image = dir.path().join("image");
         let at = dir.path().join("mnt");
@@ -29,13 +33,9 @@ impl Loop {
         };
         let (image, at) = (image.to_str().expect("UTF-8"), at.to_str().expect("UTF-8"));
         let made = run("mkfs.ext4", &[&["-q", "-F"], mkfs, &[image]].concat());
-        match made.and_then(|()| run("mount", &["-o", "loop", image, at])) {
-            Ok(()) => Some(Self { dir }),
-            Err(reason) => {
-                println!("{test}: skipped ({reason})");
-                None
-            }
-        }
+        let mounted = made.and_then(|()| run("mount", &["-o", "loop", image, at]));
+        mounted.unwrap_or_else(|reason| panic!("{test}: root has no file system of its own: {reason}"));
+        Some(Self { dir })
     }
 
     fn at(&self) -> PathBuf {

@@ -81,3 +81,39 @@ async fn one_bad_store_of_two_leaves_the_other_unmade() {
     assert!(error.to_string().starts_with("store s2: "), "{error}");
     assert!(disk.paths().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_index() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let config = StoreConfig { name: "real".into(), path: dir.path().into(), capacity_bytes: 64 << 20 };
+    let runtime = Runtime::real(Arc::new(NoNet));
+    let stores = open(&runtime, std::slice::from_ref(&config)).await.expect("opens");
+    let kept = chunk(&object(1, u64::from(CHUNK)), 0);
+    fill(&stores, &kept).await.expect("fills");
+    stores.close().await;
+    runtime.tasks.shut_down().await;
+    drop(stores);
+    released(dir.path()).await;
+    let path = dir.path().join("index.redb");
+    set_format(&path, |format| format + 1);
+    let error = open(&Runtime::real(Arc::new(NoNet)), std::slice::from_ref(&config)).await.err().expect("refused");
+    assert!(matches!(error, OpenError::NewerIndex { found: 3, .. }), "{error}");
+    assert!(!dir.path().join("lost").exists(), "it is left where it is");
+    released(dir.path()).await;
+    set_format(&path, |format| format - 1);
+    let stores = open(&Runtime::real(Arc::new(NoNet)), &[config]).await.expect("its bytes are as they were");
+    assert_eq!(look(&stores, &kept).await, Seen::Right);
+    stores.close().await;
+}
+
+fn set_format(index: &Path, change: impl FnOnce(u64) -> u64) {
+    let db = redb::Database::open(index).expect("opens");
+    let write = db.begin_write().expect("begins");
+    {
+        let table: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
+        let mut meta = write.open_table(table).expect("is there");
+        let format = redb::ReadableTable::get(&meta, "format").expect("reads").expect("is there").value();
+        meta.insert("format", change(format)).expect("writes");
+    }
+    write.commit().expect("commits");
+}
