@@ -8,14 +8,14 @@ use larder_proto::wire::RequestId;
 
 use super::Inner;
 use super::counters::one;
-use super::table::{Boarded, Leading, Patience, Seat};
+use super::table::{Boarded, Leading, LooseSeat, Patience};
 
-/// A chunk that was asked for ahead. Dropped before a reader came, it is given up, unless the origin is sending it to its
+/// A chunk that was asked for ahead. It doesn't hold the chunk's memory: when that is wanted, landed chunks go. Dropped before a reader came, it is given up, unless the origin is sending it to its
 /// owner already.
 #[must_use = "dropping it gives the chunk up"]
 pub struct Prefetch {
     inner: Arc<Inner>,
-    seat: Seat,
+    seat: LooseSeat,
     /// Whether this guard brought the flight about.
     started: bool,
 }
@@ -23,7 +23,7 @@ pub struct Prefetch {
 impl Prefetch {
     /// Whether a reader has come for the chunk, which needs the guard no more.
     pub fn is_used(&self) -> bool {
-        self.seat.flight().was_used()
+        self.seat.was_used()
     }
 
     /// Whether the chunk was brought for this guard's sake, and nobody has had bytes of it.
@@ -33,18 +33,15 @@ impl Prefetch {
 
     /// Whether all of the chunk is in memory.
     pub fn is_landed(&self) -> bool {
-        self.seat.flight().is_landed()
+        self.seat.flight().is_some_and(|flight| flight.is_landed())
     }
 }
 
 impl Drop for Prefetch {
     fn drop(&mut self) {
-        let flight = self.seat.flight();
-        if !self.started || flight.was_used() {
-            return;
-        }
+        let Some(flight) = self.seat.flight().filter(|flight| self.started && !flight.was_used()) else { return };
         flight.release_prefetch();
-        if flight.is_landed() && self.inner.flights.remove_if(flight, |flight| !flight.was_used()) {
+        if flight.is_landed() && self.inner.flights.remove_if(&flight, |flight| !flight.was_used()) {
             one(&self.inner.counters.prefetch_wasted);
         }
     }
@@ -58,7 +55,7 @@ pub(super) fn pages(bytes: u64) -> usize {
 impl Inner {
     pub(super) fn prefetch(self: &Arc<Self>, request: RequestId, chunk: &Chunk) -> Option<Prefetch> {
         if let Some(seat) = self.flights.join(&chunk.id(), Patience::Guest) {
-            return Some(Prefetch { inner: self.clone(), seat, started: false });
+            return Some(Prefetch { inner: self.clone(), seat: LooseSeat::beside(&seat), started: false });
         }
         let pages = u32::try_from(pages(u64::from(chunk.len()) + 4095)).ok()?;
         let Ok(permit) = self.ahead.clone().try_acquire_many_owned(pages) else {
@@ -74,6 +71,6 @@ impl Inner {
                 (seat, true)
             }
         };
-        Some(Prefetch { inner: self.clone(), seat, started })
+        Some(Prefetch { inner: self.clone(), seat: LooseSeat::beside(&seat), started })
     }
 }

@@ -5,8 +5,8 @@
 //! reader has had first, then what was prefetched in vain.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use larder_proto::error::ErrorKind;
@@ -85,7 +85,7 @@ pub struct Flight {
     seats: AtomicUsize,
     readers: AtomicUsize,
     /// Whether a reader or a peer ever had bytes of it.
-    used: AtomicBool,
+    used: Arc<AtomicBool>,
     /// Whether a reader of this node had.
     read_here: AtomicBool,
 }
@@ -104,7 +104,7 @@ impl Flight {
             taken_by: Mutex::default(),
             seats: AtomicUsize::new(0),
             readers: AtomicUsize::new(0),
-            used: AtomicBool::new(false),
+            used: Arc::default(),
             read_here: AtomicBool::new(false),
         }
     }
@@ -229,6 +229,41 @@ impl Drop for Seat {
         }
         if self.flight.seats.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.flight.left.notify_one();
+        }
+    }
+}
+
+/// A place in a flight that doesn't keep its bytes: it is wanted while it flies; once it has landed and leaves memory, its
+/// memory is free.
+pub struct LooseSeat {
+    flight: Weak<Flight>,
+    used: Arc<AtomicBool>,
+}
+
+impl LooseSeat {
+    /// Beside a seat that the caller holds, and may leave then.
+    pub fn beside(seat: &Seat) -> Self {
+        let flight = &seat.flight;
+        flight.seats.fetch_add(1, Ordering::AcqRel);
+        Self { flight: Arc::downgrade(flight), used: flight.used.clone() }
+    }
+
+    /// The flight, unless it has left memory.
+    pub fn flight(&self) -> Option<Arc<Flight>> {
+        self.flight.upgrade()
+    }
+
+    /// Whether a reader or a peer ever had bytes of it.
+    pub fn was_used(&self) -> bool {
+        self.used.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for LooseSeat {
+    fn drop(&mut self) {
+        let Some(flight) = self.flight.upgrade() else { return };
+        if flight.seats.fetch_sub(1, Ordering::AcqRel) == 1 {
+            flight.left.notify_one();
         }
     }
 }

@@ -334,6 +334,33 @@ async fn prefetches_are_bounded_used_and_given_up() {
     assert!(cache.memory().0 <= 32 * MIB);
 }
 
+/// Handles keep their guards while they are read on; more handles than memory has chunks must not hold all of it.
+#[tokio::test(start_paused = true)]
+async fn guards_of_prefetched_chunks_hold_no_memory_that_is_wanted() {
+    let world = World::with_budget(13, 16 * MIB).await;
+    let object = world.put("a", 12 * CHUNK as usize);
+    let cache = &world.node(0).cache;
+    let mut guards = Vec::new();
+    for index in 0..4 {
+        let chunk = chunk(&object, index);
+        guards.push(cache.prefetch(REQUEST, &chunk).expect("there is memory"));
+        read_all(&world, 0, &chunk).await.expect("read");
+    }
+    let ahead: Vec<_> = (4..6).filter_map(|index| cache.prefetch(REQUEST, &chunk(&object, index))).collect();
+    assert_eq!(ahead.len(), 2);
+    until("they land", || ahead.iter().all(Prefetch::is_landed)).await;
+    for index in 6..12 {
+        let began = now(&world, 0);
+        read_all(&world, 0, &chunk(&object, index)).await.expect("there is memory for who reads");
+        assert!(now(&world, 0) - began < Duration::from_secs(1));
+    }
+    assert!(guards.iter().all(|guard| guard.is_used() && !guard.is_wasted()));
+    assert!(ahead.iter().all(|guard| guard.is_wasted() && !guard.is_landed()), "they had to make room");
+    let wasted = cache.snapshot().prefetch_wasted;
+    drop((guards, ahead));
+    assert_eq!((cache.snapshot().prefetch_wasted, wasted), (2, 2), "counted once");
+}
+
 #[tokio::test(start_paused = true)]
 async fn memory_is_bounded_however_much_is_read() {
     let world = World::with_budget(10, 16 * MIB).await;
