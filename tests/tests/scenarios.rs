@@ -18,6 +18,7 @@ mod scenarios {
     mod keeping;
     mod leftovers;
     mod local_mode;
+    mod memory;
     mod min_nodes;
     mod names;
     mod origin_faults;
@@ -27,5 +28,6 @@ mod scenarios {
     mod requests;
     mod restarts;
     mod semantics_quoted;
+    mod sizes;
     mod stores;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::figure::{Recorder, Round, Target};
-use super::reading::{check_whole, random_4k, read_through, sequential};
+use super::reading::{check_whole, mapped_4k, random_4k, read_through, sequential};
 use super::{drop_page_cache, raw, subfolder};
 use crate::harness::{Cluster, MINUTE, VolumeSpec, wait_until};
 use crate::stub::StubS3;
@@ -121,5 +121,13 @@ fn page_cache_dropped(recorder: &mut Recorder, files: &Files) -> Result<()> {
             Ok(random_4k(file, SIZE, 1, RANDOM_FOR, round as u64)?.reads_per_s)
         };
         Ok(Round::against(read(&files.ours[0])?, read(&files.raw[0])?))
+    })?;
+    let target = Target::high("P3.mmap-4k.1", "warm mmap, random faults of 4 KiB, page cache dropped", "faults/s");
+    recorder.measure(target.must(0.85).aim(0.95), |round| {
+        let fault = |file: &Path| -> Result<f64> {
+            drop_page_cache()?;
+            Ok(mapped_4k(file, SIZE, RANDOM_FOR, round as u64)?.reads_per_s)
+        };
+        Ok(Round::against(fault(&files.ours[0])?, fault(&files.raw[0])?))
     })
 }

@@ -2,6 +2,7 @@
 //!
 //! Files hold the stub's pattern: word 2 of each 4,096-byte block is its number, which the loops check at next to no cost.
 
+use std::ffi::c_void;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use crate::stub::pattern;
 
@@ -93,12 +95,67 @@ pub(crate) fn random_4k(path: &Path, size: u64, readers: u64, duration: Duration
             }
         }
     })?;
-    let elapsed = begun.elapsed().as_secs_f64();
-    let mut took: Vec<u32> = all.into_iter().flatten().collect();
+    Ok(latencies(all.into_iter().flatten().collect(), begun.elapsed()))
+}
+
+/// Of reads (at least one) that took so many nanoseconds each.
+fn latencies(mut took: Vec<u32>, elapsed: Duration) -> Latencies {
     let middle = took.len() / 2;
     let (_, p50, _) = took.select_nth_unstable(middle);
     let p50 = Duration::from_nanos(u64::from(*p50));
-    Ok(Latencies { reads_per_s: took.len() as f64 / elapsed, p50 })
+    Latencies { reads_per_s: took.len() as f64 / elapsed.as_secs_f64(), p50 }
+}
+
+/// A file in memory, read-only, without read-ahead.
+struct Mapping {
+    start: *mut c_void,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(path: &Path, size: u64) -> Result<Mapping> {
+        let (file, len) = (File::open(path)?, usize::try_from(size)?);
+        // SAFETY: a new mapping at a place of the kernel's choice, of a file that nobody writes.
+        let start = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::SHARED, &file, 0)? };
+        let mapping = Mapping { start, len };
+        // SAFETY: the mapping that was just made; the advice changes no byte of it.
+        unsafe { madvise(mapping.start, mapping.len, Advice::Random)? };
+        Ok(mapping)
+    }
+
+    /// The number that the pattern has written into a block.
+    fn block_number(&self, block: u64) -> Result<u64> {
+        let at = usize::try_from(block)? * BLOCK + 16;
+        ensure!(at + 8 <= self.len, "block {block} lies outside");
+        // SAFETY: eight bytes inside the mapping, aligned as it is to a page.
+        Ok(u64::from_le(unsafe { self.start.byte_add(at).cast::<u64>().read_volatile() }))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: nothing borrows from the mapping.
+        let _it_ends_with_the_process = unsafe { munmap(self.start, self.len) };
+    }
+}
+
+/// Faults of 4 KiB in random order, each block of the file at most once, for `duration`.
+pub(crate) fn mapped_4k(path: &Path, size: u64, duration: Duration, seed: u64) -> Result<Latencies> {
+    let mapping = Mapping::new(path, size)?;
+    let mut blocks: Vec<u64> = (0..size / pattern::BLOCK_BYTES).collect();
+    Random::new(seed).shuffle(&mut blocks);
+    let mut took = Vec::new();
+    let begun = Instant::now();
+    for block in blocks {
+        let before = Instant::now();
+        let found = mapping.block_number(block)?;
+        took.push(u32::try_from(before.elapsed().as_nanos()).unwrap_or(u32::MAX));
+        ensure!(found == block, "{}: block {block} is block {found}", path.display());
+        if begun.elapsed() >= duration {
+            break;
+        }
+    }
+    Ok(latencies(took, begun.elapsed()))
 }
 
 /// Files per second: each opened, read whole and closed by one of `readers` threads.

@@ -1,5 +1,7 @@
 //! What a scenario's cluster is to be, and the YAML that says so.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Map, Value, json};
 
 use super::cluster::Cluster;
@@ -116,6 +118,7 @@ pub struct ClusterBuilder {
     pub(super) volumes: Vec<VolumeSpec>,
     pub(super) up_args: Vec<String>,
     pub(super) descriptors: Option<u64>,
+    pub(super) cgroup: Option<PathBuf>,
     pub(super) company: Company,
 }
 
@@ -131,6 +134,7 @@ impl ClusterBuilder {
             volumes: Vec::new(),
             up_args: Vec::new(),
             descriptors: None,
+            cgroup: None,
             company: Company::Others,
         }
     }
@@ -180,6 +184,12 @@ impl ClusterBuilder {
     /// How many descriptors each agent may have; as many as the test otherwise.
     pub fn descriptors(mut self, descriptors: u64) -> ClusterBuilder {
         self.descriptors = Some(descriptors);
+        self
+    }
+
+    /// A cgroup that all its processes are in; as the test otherwise.
+    pub fn cgroup(mut self, group: &Path) -> ClusterBuilder {
+        self.cgroup = Some(group.to_owned());
         self
     }
 

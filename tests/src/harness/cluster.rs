@@ -61,7 +61,7 @@ impl Cluster {
     pub fn try_up(&mut self) -> Result<(), String> {
         self.write_yaml();
         let log = |name: &str| File::create(self.folder().join(name)).expect("the folder is ours");
-        let mut command = Command::new(larder_program());
+        let mut command = self.program();
         command.arg("up").arg(self.yaml_file()).args(["--nodes", &self.spec.nodes.to_string()]);
         command.args(["--clients", &self.spec.clients.to_string()]);
         command.arg("--dir").arg(self.dir()).args(&self.spec.up_args);
@@ -89,6 +89,14 @@ impl Cluster {
             self.up = Some(child);
         }
         outcome
+    }
+
+    /// The program, in the cgroup that the cluster is to be in.
+    fn program(&self) -> Command {
+        let Some(group) = &self.spec.cgroup else { return Command::new(larder_program()) };
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(group.join("cgroup.procs")).arg(larder_program());
+        shell
     }
 
     fn write_yaml(&self) {
