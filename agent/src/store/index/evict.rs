@@ -102,7 +102,7 @@ impl Index {
 
     /// Whether [`evict`](Self::evict) has begun something that it must go on with.
     pub fn is_evicting(&self) -> bool {
-        self.frozen.is_none() && (self.pressure.is_some() || self.crowd.is_some())
+        self.frozen.is_none() && (self.pressure.is_some() || self.crowd.is_some() || self.fifo.needs_sweep())
     }
 
     /// Above the high watermark, dooms chunks until the store is at the low one; above a quota likewise. One step of it:
@@ -534,6 +534,25 @@ mod tests {
         assert!(steps >= objects as usize / LOOKS_AT_ONCE, "{steps}");
         assert!(index.taken_bytes() <= quota_bytes * 8 / 9, "{}", index.taken_bytes());
         assert!(index.taken_bytes() > quota_bytes * 8 / 9 - 2 * CHUNK, "and no further: {}", index.taken_bytes());
+    }
+
+    #[test]
+    fn old_tickets_go_in_steps_and_the_order_stays() {
+        let objects = 60_000;
+        let mut index = full(objects);
+        index.capacity_bytes *= 2;
+        for n in (0..objects).filter(|n| n % 4 != 0) {
+            let id = index.entry(n).id;
+            index.pin(&id, true, 0);
+            index.pin(&id, false, 0);
+        }
+        let (steps, _) = evict_all(&mut index);
+        assert!(steps >= objects as usize / 4_096, "{steps}");
+        let mut cursor = Cursor::default();
+        let units: Vec<Unit> = std::iter::from_fn(|| index.fifo.look(&mut cursor)).collect();
+        assert_eq!(units.len(), objects as usize, "no old ticket is left");
+        let main = units.iter().filter(|unit| index.valid(unit, Place::Main(Rank::First)).is_some());
+        assert!(main.map(|unit| unit.at).eq((0..objects).step_by(4)));
     }
 
     #[test]

@@ -25,8 +25,9 @@ pub(super) const USE_SECONDS: u32 = 10;
 /// Ghosts: 8 bytes each and their set, 10 MiB in all.
 const GHOSTS_MAX: usize = 256 << 10;
 
-/// Lines are swept when they hold this many old tickets more than live ones.
+/// Lines are swept when they hold this many old tickets more than live ones, so many units at once.
 const STALE_MAX: usize = 4096;
+const SWEEP_AT_ONCE: usize = 4096;
 
 /// Something that leaves as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +61,50 @@ pub(super) struct Cursor {
 
 #[derive(Default)]
 struct Line {
+    /// The front, while the line is being swept: what was looked at and stays.
+    swept: VecDeque<Unit>,
+    sweeping: bool,
     units: VecDeque<Unit>,
     /// Those whose ticket is valid.
     live: usize,
     bytes: u64,
+}
+
+impl Line {
+    fn len(&self) -> usize {
+        self.swept.len() + self.units.len()
+    }
+
+    fn get(&self, at: usize) -> Option<Unit> {
+        let behind = at.checked_sub(self.swept.len());
+        behind.map_or_else(|| self.swept.get(at), |at| self.units.get(at)).copied()
+    }
+
+    fn pop(&mut self) -> Option<Unit> {
+        self.swept.pop_front().or_else(|| self.units.pop_front())
+    }
+
+    fn put_back(&mut self, unit: Unit) {
+        if self.swept.is_empty() { self.units.push_front(unit) } else { self.swept.push_front(unit) }
+    }
+
+    fn needs_sweep(&self) -> bool {
+        self.sweeping || self.len() > 2 * self.live + STALE_MAX
+    }
+
+    /// Drops some old tickets. A sweep that has begun goes on to the end of the line.
+    fn sweep(&mut self, valid: impl Fn(&Unit) -> bool) {
+        if !self.needs_sweep() {
+            return;
+        }
+        let count = self.units.len().min(SWEEP_AT_ONCE);
+        self.swept.extend(self.units.drain(..count).filter(valid));
+        self.sweeping = !self.units.is_empty();
+        if !self.sweeping {
+            // With the memory of what was dropped.
+            self.units = std::mem::take(&mut self.swept);
+        }
+    }
 }
 
 /// All lines, and the ghosts.
@@ -128,14 +169,14 @@ impl Fifo {
         let its_turn = small.bytes.saturating_mul(10) >= small.bytes + main.bytes;
         let from_small = small.live > 0 && (its_turn || main.live <= stay);
         let place = if from_small { Place::Small(rank) } else { Place::Main(rank) };
-        let unit = self.line(place)?.units.pop_front()?;
+        let unit = self.line(place)?.pop()?;
         Some((unit, place))
     }
 
     /// Takes back, in front, what [`first`](Self::first) gave.
     pub fn put_back(&mut self, unit: Unit, place: Place) {
         if let Some(line) = self.line(place) {
-            line.units.push_front(unit);
+            line.put_back(unit);
         }
     }
 
@@ -145,26 +186,28 @@ impl Fifo {
         loop {
             let rank = Rank::ALL.get(cursor.line / 2)?.index();
             let line = if cursor.line.is_multiple_of(2) { &self.small[rank] } else { &self.main[rank] };
-            if let Some(unit) = line.units.get(cursor.at) {
+            if let Some(unit) = line.get(cursor.at) {
                 cursor.at += 1;
-                return Some(*unit);
+                return Some(unit);
             }
             *cursor = Cursor { line: cursor.line + 1, at: 0 };
         }
     }
 
-    /// Drops old tickets from lines that have too many; `valid` says which are not.
+    /// Drops old tickets from lines that have too many, some of them at a time; `valid` says which are not.
     pub fn sweep(&mut self, valid: impl Fn(&Unit, Place) -> bool) {
         for rank in Rank::ALL {
             for (line, place) in
                 [(&mut self.small[rank.index()], Place::Small(rank)), (&mut self.main[rank.index()], Place::Main(rank))]
             {
-                if line.units.len() > 2 * line.live + STALE_MAX {
-                    line.units.retain(|unit| valid(unit, place));
-                    line.units.shrink_to(2 * line.live);
-                }
+                line.sweep(|unit| valid(unit, place));
             }
         }
+    }
+
+    /// Whether [`sweep`](Self::sweep) has more to do.
+    pub fn needs_sweep(&self) -> bool {
+        self.small.iter().chain(&self.main).any(Line::needs_sweep)
     }
 
     fn line(&mut self, place: Place) -> Option<&mut Line> {
@@ -205,6 +248,6 @@ impl Ghosts {
 impl Fifo {
     /// Units that the lines have memory for.
     pub fn capacity(&self) -> usize {
-        self.small.iter().chain(&self.main).map(|line| line.units.capacity()).sum()
+        self.small.iter().chain(&self.main).map(|line| line.swept.capacity() + line.units.capacity()).sum()
     }
 }
