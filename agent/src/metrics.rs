@@ -64,7 +64,8 @@ metrics! {
     Filled Counter "filled" [];
     /// Chunks on their way
     Flights Gauge "flights" [];
-    /// Memory that the agent may use: three quarters of its cgroup's limit
+    /// Memory that the agent may use: three quarters of the smallest limit of its cgroup and those that contain it; of 1 GiB
+    /// and 16 MiB per TiB of store where none has a limit
     MemoryBudget Gauge "memory_budget_bytes" [];
     /// Memory as the allocator (jemalloc) counts it: allocated, active, resident, retained
     Allocator Gauge "allocator_bytes" ["kind"];
