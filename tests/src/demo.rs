@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::harness::{Cluster, Copies, VolumeSpec};
 use crate::s3client::{Uploaded, upload_dir};
-use crate::stub::StubS3;
+use crate::stub::{Counters, StubS3};
 
 mod progress;
 mod reading;
@@ -90,7 +90,12 @@ pub fn run(dir: &Path) -> Result<Outcome> {
     show("n3 killed, node n1", "n1")?;
     show("n3 killed, node n2", "n2")?;
     println!("{}", cluster.larder(&["get", "cn"], Duration::from_secs(30)).ok());
-    let outcome = Outcome { files: uploaded.files, bytes: uploaded.bytes, wrong, gets: stub.counters().gets, chunks };
+    let counters = stub.counters();
+    let outcome = Outcome { files: uploaded.files, bytes: uploaded.bytes, wrong, gets: counters.gets, chunks };
+    if !outcome.is_ok() {
+        show_twice(&counters);
+        println!("what the agents say is kept in {}", cluster.keep_artifacts().display());
+    }
     look_around(&cluster);
     Ok(outcome)
 }
@@ -113,6 +118,15 @@ fn upload(stub: &StubS3, dir: &Path) -> Result<Uploaded> {
     }
     println!("{} files, {} MiB", uploaded.files, uploaded.bytes >> 20);
     Ok(uploaded)
+}
+
+/// Names what the bucket was asked for more than once.
+fn show_twice(counters: &Counters) {
+    for (key, asked) in &counters.keys {
+        for ((begin, end), times) in asked.ranges.iter().filter(|(_, times)| **times > 1) {
+            println!("asked {times} times: bytes {begin}..{end} of {key}");
+        }
+    }
 }
 
 /// On a terminal the cluster stays until Enter.

@@ -60,11 +60,10 @@ pub async fn run(options: Options) -> Result<(), Refusal> {
     check_machine()?;
     make_private(&options.dir)?;
     let folder = commands::folder(&options.dir)?;
-    match lock::take(&folder.lock()) {
+    match enter(&folder, &options).await? {
         // Held until the process has ended: who waits for the lock waits for that.
-        Ok(lock) => std::mem::forget(lock),
-        Err(lock::LockError::Held { pid, .. }) => return hand_over(&folder, options, pid).await,
-        Err(error) => return Err(Refusal::new(error)),
+        Entered::Ours(lock) => std::mem::forget(lock),
+        Entered::HandedOver => return Ok(()),
     }
     let cleaned = leftovers::clean(&folder).map_err(|e| Refusal::new(format!("can't clean up: {e}")))?;
     if !cleaned.is_nothing() {
@@ -105,37 +104,53 @@ fn make_private(dir: &Path) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Another `up` runs there: it applies the difference.
-async fn hand_over(folder: &Folder, options: Options, pid: Option<u32>) -> Result<(), Refusal> {
+/// Whose the folder is.
+enum Entered {
+    Ours(lock::Lock),
+    /// Another `up` runs there, and has applied the difference.
+    HandedOver,
+}
+
+/// Takes the folder, or hands over to the `up` that has it. Who holds it and takes no commands may be a `down` that
+/// looks for leftovers, or an `up` that begins or ends: both are waited for.
+async fn enter(folder: &Folder, options: &Options) -> Result<Entered, Refusal> {
+    let request = apply_request(options)?;
+    let deadline = Instant::now() + TAKES_COMMANDS_WITHIN;
+    loop {
+        let pid = match lock::take(&folder.lock()) {
+            Ok(lock) => return Ok(Entered::Ours(lock)),
+            Err(lock::LockError::Held { pid, .. }) => pid,
+            Err(error) => return Err(Refusal::new(error)),
+        };
+        match socket::ask(&folder.socket(), folder.root(), &request).await {
+            Ok(Answer::Done(done)) => {
+                let done = done.as_str().unwrap_or("applied").to_owned();
+                println!("{done}; by the larder up that runs here{}", lock::shown(pid));
+                return Ok(Entered::HandedOver);
+            }
+            Ok(Answer::Refused(lines)) => return Err(Refusal { lines }),
+            Err(AskError::NotUp { .. }) if Instant::now() < deadline => sleep(LOOK_EVERY).await,
+            Err(AskError::NotUp { dir }) => {
+                return Err(Refusal::new(format!(
+                    "another larder{} is starting or stopping in {}: wait until it is done, or end it",
+                    lock::shown(pid),
+                    dir.display()
+                )));
+            }
+            Err(error) => return Err(Refusal::new(error)),
+        }
+    }
+}
+
+fn apply_request(options: &Options) -> Result<Request, Refusal> {
     let absolute =
         |file: &PathBuf| std::path::absolute(file).map_err(|e| Refusal::new(format!("{}: {e}", file.display())));
-    let request = Request::Apply {
+    Ok(Request::Apply {
         files: options.files.iter().map(absolute).collect::<Result<_, _>>()?,
         wanted: options.wanted,
         agent: options.agent.as_ref().map(absolute).transpose()?,
         agent_log: options.agent_log.map(str::to_owned),
-    };
-    let deadline = Instant::now() + TAKES_COMMANDS_WITHIN;
-    let answer = loop {
-        match socket::ask(&folder.socket(), folder.root(), &request).await {
-            Err(AskError::NotUp { .. }) if Instant::now() < deadline => sleep(LOOK_EVERY).await,
-            answer => break answer,
-        }
-    };
-    match answer {
-        Ok(Answer::Done(done)) => {
-            let done = done.as_str().unwrap_or("applied").to_owned();
-            println!("{done}; by the larder up that runs here{}", lock::shown(pid));
-            Ok(())
-        }
-        Ok(Answer::Refused(lines)) => Err(Refusal { lines }),
-        Err(AskError::NotUp { dir }) => Err(Refusal::new(format!(
-            "another larder{} is starting or stopping in {}: wait until it is done, or end it",
-            lock::shown(pid),
-            dir.display()
-        ))),
-        Err(error) => Err(Refusal::new(error)),
-    }
+    })
 }
 
 /// Ctrl-C, or what a service manager sends.

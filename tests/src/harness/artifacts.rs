@@ -1,4 +1,4 @@
-//! What is kept of a cluster whose test failed, under `target/test-artifacts/<test>`.
+//! What is kept of a cluster that failed, under `target/test-artifacts/<name>`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use super::programs::profile_dir;
 const WORDS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Cluster {
-    /// Keeps what tells why a test failed; returns where. Best effort: the cluster may be in any state.
-    pub(super) fn keep_artifacts(&self) -> PathBuf {
+    /// Keeps what tells why it failed; returns where. Best effort: the cluster may be in any state.
+    pub fn keep_artifacts(&self) -> PathBuf {
         let target = profile_dir().parent().map(Path::to_owned).unwrap_or_default();
         let kept = target.join("test-artifacts").join(self.name().replace("::", "."));
         let keep = |name: &str, content: String| {
