@@ -196,7 +196,7 @@ impl Cache {
         (self.inner.budget.used_bytes(), self.inner.budget.bytes())
     }
 
-    /// Flights on their way.
+    /// Flights on their way to memory or the store.
     pub fn flying(&self) -> usize {
         self.inner.flights.flying()
     }

@@ -1,6 +1,7 @@
 //! Drives one flight: memory, places in order, bytes into memory and store, followers told. Does what the state machine
 //! in `flight.rs` says and decides nothing itself.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use larder_proto::map::NodeState;
 use larder_proto::object::Chunk;
 use larder_proto::wire::RequestId;
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::Inner;
 use super::budget::{Budget, Grant, Source};
@@ -45,6 +46,26 @@ impl Drop for Driven<'_> {
         if self.flight.progress.borrow().stage == Stage::Flying {
             self.inner.flights.remove(self.flight);
             self.flight.progress.send_modify(|progress| progress.stage = Stage::Failed(ErrorKind::Internal));
+        }
+    }
+}
+
+/// How long what has landed stays in memory for a store that has not taken it yet: whoever came meanwhile would find it
+/// nowhere and ask the origin once more. A store that takes longer (it hangs) doesn't get memory for that.
+const SETTLES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Lets a flight that has landed leave memory, however its driver ends.
+struct Unsettled<'a> {
+    inner: &'a Inner,
+    flight: Weak<Flight>,
+}
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        let Some(flight) = self.flight.upgrade() else { return };
+        self.inner.flights.settled(&flight);
+        if self.inner.somebody_waits_for_memory() {
+            self.inner.evict_one();
         }
     }
 }
@@ -164,7 +185,7 @@ impl Inner {
         // A flight that landed between the look above and this line saw nobody waiting and kept its memory.
         self.evict_one();
         let grant = async {
-            let mut take = std::pin::pin!(self.budget.take(len, source));
+            let mut take = pin!(self.budget.take(len, source));
             loop {
                 tokio::select! { biased;
                     grant = &mut take => break Some(grant),
@@ -276,16 +297,12 @@ impl Inner {
         !self.flights.remove_if(flight, |flight| !flight.has_readers())
     }
 
-    /// Every byte is in memory: followers are told, and the flight stays until its memory is wanted.
+    /// Every byte is in memory: followers are told.
     fn landed(&self, flight: &Arc<Flight>) -> Landed {
-        self.flights.landed(flight);
         flight.progress.send_modify(|progress| {
             progress.landed = u64::from(flight.chunk().len());
             progress.stage = Stage::Landed;
         });
-        if self.somebody_waits_for_memory() {
-            self.evict_one();
-        }
         let filled = matches!(flight.asked(), Some(Hop::Origin(_)));
         if filled {
             one(&self.counters.filled);
@@ -296,7 +313,15 @@ impl Inner {
 
     /// Waits until the store has what landed, or has given up; then the other owners get their copies.
     async fn finish(&self, landed: Landed, writer: Writer) {
-        let wanted = match writer.finish().await {
+        let unsettled = Unsettled { inner: self, flight: landed.flight.clone() };
+        let mut stored = pin!(writer.finish());
+        let soon = timeout(SETTLES_WITHIN, &mut stored).await;
+        drop(unsettled);
+        let outcome = match soon {
+            Ok(outcome) => outcome,
+            Err(_) => stored.await,
+        };
+        let wanted = match outcome {
             Outcome::Stored => true,
             Outcome::NotStored => self.replicator.owners(&landed.chunk).includes_this(),
             Outcome::Unwanted => false,

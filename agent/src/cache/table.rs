@@ -1,8 +1,8 @@
 //! The flights of this node: at most one per chunk, and the finished ones that are still in memory.
 //!
 //! Readers hold a [`Seat`]; a flight that isn't over is told when its last seat is left. Finished flights stay to serve
-//! the neighbours of what was read, and leave in the order in which they landed when memory is wanted: those that a
-//! reader has had first, then what was prefetched in vain.
+//! the neighbours of what was read, and leave in the order in which the store had them when memory is wanted: those that
+//! a reader has had first, then what was prefetched in vain.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -279,7 +279,8 @@ pub enum Boarded {
 #[derive(Default)]
 struct Inner {
     by_chunk: HashMap<ChunkId, Arc<Flight>>,
-    landed: VecDeque<ChunkId>,
+    /// Those that may leave memory.
+    settled: VecDeque<ChunkId>,
 }
 
 /// All flights. Its size is bounded by the memory budget for those that hold memory, and by the callers' own bounds
@@ -312,11 +313,11 @@ impl Flights {
         inner.by_chunk.get(id).map(|flight| Seat::take(flight, patience))
     }
 
-    /// All bytes are in memory: the flight stays until its memory is wanted.
-    pub fn landed(&self, flight: &Arc<Flight>) {
+    /// All bytes are in memory, and in the store if they belong there: the flight stays until its memory is wanted.
+    pub fn settled(&self, flight: &Arc<Flight>) {
         let mut inner = self.inner.lock();
         if inner.by_chunk.get(&flight.chunk().id()).is_some_and(|known| Arc::ptr_eq(known, flight)) {
-            inner.landed.push_back(flight.chunk().id());
+            inner.settled.push_back(flight.chunk().id());
         }
     }
 
@@ -338,15 +339,15 @@ impl Flights {
     /// Gives up the oldest finished flight: one that was used, else one that was not. `None` when there is none.
     pub fn evict(&self) -> Option<Arc<Flight>> {
         let mut inner = self.inner.lock();
-        let used = inner.landed.iter().position(|id| inner.by_chunk.get(id).is_none_or(|flight| flight.was_used()));
-        let id = inner.landed.remove(used.unwrap_or(0))?;
+        let used = inner.settled.iter().position(|id| inner.by_chunk.get(id).is_none_or(|flight| flight.was_used()));
+        let id = inner.settled.remove(used.unwrap_or(0))?;
         inner.by_chunk.remove(&id)
     }
 
-    /// Flights on their way: those that have landed and are kept for their bytes don't count.
+    /// Flights on their way to memory or the store: those that are kept only for their bytes don't count.
     pub fn flying(&self) -> usize {
         let inner = self.inner.lock();
-        inner.by_chunk.len() - inner.landed.len()
+        inner.by_chunk.len() - inner.settled.len()
     }
 
     /// All flights, in the order of their chunks.
@@ -361,6 +362,6 @@ fn remove(inner: &mut Inner, flight: &Arc<Flight>) {
     let id = flight.chunk().id();
     if inner.by_chunk.get(&id).is_some_and(|known| Arc::ptr_eq(known, flight)) {
         inner.by_chunk.remove(&id);
-        inner.landed.retain(|landed| *landed != id);
+        inner.settled.retain(|settled| *settled != id);
     }
 }

@@ -163,3 +163,31 @@ async fn a_disk_whose_syncs_hang_holds_no_memory_that_others_need() {
     reads_go_on(&rig, &known).await;
     rig.mood.relent();
 }
+
+/// What has landed and isn't in the store yet is in memory: a reader who comes between would ask the origin again. A store
+/// that hangs gets a second for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_keeps_what_the_store_does_not_have_yet() {
+    let rig = Rig::new().await;
+    hang(&rig.mood.writes_hang);
+    let forget_all = || while rig.cache.inner.evict_one() {};
+    let (mut looked, mut n) = (false, 0);
+    while !looked {
+        n += 1;
+        let (chunk, began) = (rig.put(n), std::time::Instant::now());
+        rig.read(n, &chunk).await;
+        until("the store has it, or hangs", || rig.stores.has(&chunk.id()) || rig.is_on("a", &chunk)).await;
+        forget_all();
+        let all = ByteRange::at(0, CHUNK);
+        let kept = rig.cache.read_now(&chunk, all).is_some();
+        // A machine that stands still for a second tells nothing.
+        if rig.is_on("a", &chunk) && began.elapsed() < Duration::from_secs(1) {
+            assert!(kept, "it is in memory or in the store");
+            until("the store has had its second", || rig.cache.inner.evict_one()).await;
+            assert!(rig.cache.read_now(&chunk, all).is_none() && !rig.stores.has(&chunk.id()));
+            looked = true;
+        }
+    }
+    assert!(rig.mood.struck() > 0, "the fault was hit");
+    rig.mood.relent();
+}
