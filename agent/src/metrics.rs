@@ -123,7 +123,7 @@ metrics! {
     StoreHealthy Gauge "store_healthy" ["store"];
     /// Whether a store is slow (1): others are asked first, until it is as it was
     StoreSlow Gauge "store_slow" ["store"];
-    /// Reads that went elsewhere because a store was slow
+    /// Reads that went elsewhere because a disk hung
     StoreAvoided Counter "store_avoided_reads" ["store"];
     /// Bytes of unlinked files that programs may still have mapped
     StoreLingering Gauge "store_lingering_bytes" ["store"];

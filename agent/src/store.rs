@@ -230,6 +230,9 @@ pub enum Bypass {
     /// No room, and nothing could be evicted in time.
     #[error("the store is full")]
     Full,
+    /// As many chunks as may be are being written.
+    #[error("too many chunks are being written")]
+    Busy,
     /// The volume doesn't want it kept.
     #[error("the volume doesn't want it kept")]
     NotAdmitted,
@@ -352,6 +355,7 @@ impl Stores {
         };
         match result {
             Err(Bypass::Full) => directory.counters.bypassed_full.one(),
+            Err(Bypass::Busy) => directory.counters.bypassed_busy.one(),
             Err(Bypass::Unavailable) => directory.counters.bypassed_unavailable.one(),
             Err(Bypass::Already | Bypass::NotAdmitted) | Ok(_) => {}
         }

@@ -68,10 +68,8 @@ counters! {
     hedges_refused,
     /// Fills that this node passed on to the slot's lead.
     passed_on,
-    /// Chunks that no store had room for.
+    /// Chunks that were served and belong into a store, which did not take them: no room, or it failed.
     bypassed,
-    /// Chunks whose writing to the store failed.
-    write_failed,
     /// Chunks asked for ahead of a reader.
     prefetched,
     /// Prefetches refused because their half of the memory was taken.

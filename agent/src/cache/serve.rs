@@ -126,7 +126,7 @@ impl Inner {
             return Ok(());
         }
         let reservation = self.stores.reserve(chunk, Giver::Node).await.map_err(|bypass| match bypass {
-            Bypass::Already => ErrorKind::Busy,
+            Bypass::Already | Bypass::Busy => ErrorKind::Busy,
             Bypass::Full | Bypass::Unavailable | Bypass::NotAdmitted => ErrorKind::NoSpace,
         })?;
         let mut crcs = Vec::new();

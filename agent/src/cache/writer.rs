@@ -59,14 +59,14 @@ fn start(inner: &Inner, landing: &Landing, giver: Giver) -> (mpsc::Sender<Segmen
             Ok(reservation) => {
                 let written = write_all(reservation, receiver).await;
                 if let Err(error) = &written {
-                    one(&counters.write_failed);
+                    one(&counters.bypassed);
                     tracing::debug!(%error, chunk = ?chunk.id(), "a chunk was not stored");
                 }
                 if matches!(written, Ok(true)) { Outcome::Stored } else { Outcome::NotStored }
             }
             Err(Bypass::Already) => Outcome::Stored,
             Err(Bypass::NotAdmitted) => Outcome::Unwanted,
-            Err(Bypass::Full | Bypass::Unavailable) => {
+            Err(Bypass::Full | Bypass::Busy | Bypass::Unavailable) => {
                 one(&counters.bypassed);
                 Outcome::NotStored
             }

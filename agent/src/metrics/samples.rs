@@ -197,6 +197,7 @@ impl Sources {
                 Sample::new(M::StoreAvoided, &[&store.name], debug.counters.avoided),
                 Sample::new(M::StoreLingering, &[&store.name], debug.lingering_bytes),
                 Sample::new(M::StoreBypassed, &[&store.name, "full"], debug.counters.bypassed_full),
+                Sample::new(M::StoreBypassed, &[&store.name, "busy"], debug.counters.bypassed_busy),
                 Sample::new(M::StoreBypassed, &[&store.name, "unavailable"], debug.counters.bypassed_unavailable),
                 Sample::new(M::StoreBypassed, &[&store.name, "not_admitted"], debug.counters.not_admitted),
                 Sample::new(M::StoreDropped, &[&store.name, "corrupt"], debug.counters.corrupt),

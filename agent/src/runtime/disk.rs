@@ -89,6 +89,15 @@ pub trait Disk: Send + Sync {
 
     /// Locks a folder against every other process (and a second opener in this one); `WouldBlock` when it is taken.
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Lock>>;
+
+    /// The file system that holds a folder.
+    fn file_system(&self, dir: &Path) -> io::Result<Arc<dyn FileSystem>>;
+}
+
+/// A file system, held open: what the kernel failed to write since then is an error of the next sync.
+pub trait FileSystem: Send + Sync {
+    /// syncfs: the bytes and names of every file, others' too. Errors are those of [`File::sync_data`].
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file.

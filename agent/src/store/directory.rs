@@ -30,7 +30,7 @@ use super::linger::{Linger, Moment, Rebase};
 use super::pace::{Call, Kind, Pace};
 use super::status::{Counters, Health, StoreDebug, StoreStatus};
 use super::{NotPassed, OpenError, Passed, StoreConfig, StoreError, Watermarks};
-use crate::runtime::disk::{AlignedBuf, BufferPool, Disk, Open, PAGE_BYTES};
+use crate::runtime::disk::{AlignedBuf, BufferPool, Disk, FileSystem, Open, PAGE_BYTES};
 use crate::runtime::tasks::{Pool, PoolError};
 use crate::runtime::{Clock, Runtime};
 
@@ -89,8 +89,9 @@ pub(super) struct Directory {
     slow: AtomicBool,
     /// Rung when a call begins: its pace is to be judged.
     pub called: Notify,
-    /// Rung when the disk is found slow.
-    suspected: Notify,
+    hangs: AtomicBool,
+    /// Rung when the disk is found to hang.
+    found_hanging: Notify,
     /// Something for the keeper to do.
     pub chores: Notify,
     pub linger: Mutex<Linger>,
@@ -100,6 +101,7 @@ pub(super) struct Directory {
     began: Instant,
     pub clock: Arc<dyn Clock>,
     pub disk: Arc<dyn Disk>,
+    pub file_system: Arc<dyn FileSystem>,
     pub root: PathBuf,
 }
 
@@ -138,6 +140,7 @@ impl Directory {
             counters.indexes_set_aside.one();
             tracing::warn!(store = config.name, "the index was damaged: set aside into lost/, the store begins empty");
         }
+        let file_system = disk.file_system(&config.path).map_err(failed)?;
         let files = Files::new(disk, &config.path, share.open_files_max);
         let marked = files.marked_passed().map_err(failed)?;
         let forgotten: Vec<ObjectId> = marked.into_iter().filter(|object| !index.was_passed(*object)).collect();
@@ -167,7 +170,8 @@ impl Directory {
             pace: Mutex::default(),
             slow: AtomicBool::new(false),
             called: Notify::new(),
-            suspected: Notify::new(),
+            hangs: AtomicBool::new(false),
+            found_hanging: Notify::new(),
             chores: Notify::new(),
             linger: Mutex::default(),
             written_bytes: AtomicU64::new(0),
@@ -175,6 +179,7 @@ impl Directory {
             began: runtime.clock.now(),
             clock: runtime.clock.clone(),
             disk: runtime.disk.clone(),
+            file_system,
             root: config.path.clone(),
         };
         for object in forgotten {
@@ -314,13 +319,12 @@ impl Directory {
         range: ByteRange,
         buffers: &BufferPool,
     ) -> Result<Option<Checksummed>, StoreError> {
-        if self.is_slow() && self.pace.lock().running() > 0 {
-            // One at a time may find out whether it is still slow.
+        if self.hangs() {
             self.counters.avoided.one();
             return Err(StoreError::Slow);
         }
-        let mut suspected = std::pin::pin!(self.suspicion());
-        suspected.as_mut().enable();
+        let mut hangs = std::pin::pin!(self.begins_to_hang());
+        hangs.as_mut().enable();
         let (directory, chunk) = (self.clone(), chunk.clone());
         let read = async {
             let turn = self.reads.turn().await;
@@ -331,8 +335,7 @@ impl Directory {
         let read = tokio::time::timeout(Duration::from_millis(READ_DEADLINE_MS), read);
         let result = tokio::select! { biased;
             result = read => result.unwrap_or(Err(StoreError::Deadline { deadline_ms: READ_DEADLINE_MS })),
-            // Whoever waits for a disk that has just been found slow goes elsewhere.
-            () = suspected => {
+            () = hangs => {
                 self.counters.avoided.one();
                 Err(StoreError::Slow)
             }
@@ -348,9 +351,9 @@ impl Directory {
         result?
     }
 
-    /// The disk is found slow after this was called: whoever waits for it goes elsewhere.
-    pub fn suspicion(&self) -> Notified<'_> {
-        self.suspected.notified()
+    /// The disk is found to hang after this was called: whoever waits for it goes elsewhere.
+    pub fn begins_to_hang(&self) -> Notified<'_> {
+        self.found_hanging.notified()
     }
 
     fn read_timed(
@@ -373,9 +376,18 @@ impl Directory {
         call
     }
 
-    /// Syncs, or changes the index or names, in sight of who judges the disk's pace.
+    /// Syncs a file, or changes the index or names, in sight of who judges the disk's pace.
     pub fn syncing<T>(&self, call: impl FnOnce() -> T) -> T {
-        let began = self.begin_call(Kind::Sync);
+        self.timing(Kind::Sync, call)
+    }
+
+    /// Syncs every file of the store at once, in sight of who judges the disk's pace.
+    pub fn sync_all(&self) -> io::Result<()> {
+        self.timing(Kind::SyncAll, || self.file_system.sync())
+    }
+
+    fn timing<T>(&self, kind: Kind, call: impl FnOnce() -> T) -> T {
+        let began = self.begin_call(kind);
         let result = call();
         self.end_call(began, None);
         result
@@ -391,6 +403,12 @@ impl Directory {
         self.slow.load(Ordering::Acquire)
     }
 
+    /// Whether the disk is slow because a call of it hangs: nobody waits for it. A slow one that answers is still nearer
+    /// than the origin.
+    fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::Acquire)
+    }
+
     /// Whether calls run now.
     pub fn is_called(&self) -> bool {
         self.pace.lock().running() > 0
@@ -398,16 +416,19 @@ impl Directory {
 
     /// Judges the disk's pace; true while it is suspected.
     pub fn judge(&self) -> bool {
-        let (slow, median_us, running) = {
+        let now = self.clock.now();
+        let (slow, hangs, median_us, running) = {
             let mut pace = self.pace.lock();
-            (pace.look(self.clock.now()), pace.median_us(), pace.running())
+            (pace.look(now), pace.hangs(now), pace.median_us(), pace.running())
         };
         if self.slow.swap(slow, Ordering::AcqRel) != slow {
             if slow {
                 self.counters.suspicions.one();
-                self.suspected.notify_waiters();
             }
-            tracing::warn!(store = self.name, slow, median_us, running, "the disk's pace has changed");
+            tracing::warn!(store = self.name, slow, hangs, median_us, running, "the disk's pace has changed");
+        }
+        if !self.hangs.swap(hangs, Ordering::AcqRel) && hangs {
+            self.found_hanging.notify_waiters();
         }
         slow
     }

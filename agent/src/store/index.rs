@@ -50,6 +50,8 @@ pub(super) struct Index {
     /// Evictions that have begun.
     pressure: Option<Pressure>,
     crowd: Option<Crowd>,
+    /// Chunks that are being written.
+    writing: usize,
     /// Chunks that are being written or are leaving.
     busy: HashMap<ChunkId, Busy>,
     /// Chunks whose catalog rows and bytes are to be removed.
@@ -149,6 +151,10 @@ const UNSURE: u8 = 32;
 /// Every byte was read back and checked since the store was opened.
 const VERIFIED: u8 = 64;
 
+/// Chunks that are being written at once, at most. Small ones hold little memory: no other bound would stop them, and all
+/// would wait until their deadline.
+const WRITING_MAX: usize = 4_096;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Busy {
     Writing,
@@ -222,6 +228,7 @@ impl Index {
             freezes: 0,
             pressure: None,
             crowd: None,
+            writing: 0,
             busy: HashMap::default(),
             doomed: BTreeSet::new(),
             aborted: HashMap::default(),
@@ -408,6 +415,9 @@ impl Index {
         if bytes > self.high_bytes() {
             return Reserve::Refused(Bypass::Full);
         }
+        if self.writing >= WRITING_MAX {
+            return Reserve::Refused(Bypass::Busy);
+        }
         let known = self.by_id.get(&id.object).copied();
         // A passed object is whole or on its way out, and is never written again.
         let leaving = known.is_some_and(|at| self.entry(at).flags & (UNLINKING | PASSED) != 0);
@@ -429,6 +439,7 @@ impl Index {
         entry.writers = writers;
         entry.run_of_slot(id.index.0 / CHUNKS_PER_RUN, chunk.slot());
         self.busy.insert(id, Busy::Writing);
+        self.writing += 1;
         self.reserved_bytes += bytes;
         self.volumes[volume as usize].reserved_bytes += bytes;
         Reserve::Granted { evict: taken > self.high_bytes() }
@@ -474,6 +485,7 @@ impl Index {
     fn end_writing(&mut self, id: ChunkId) -> u32 {
         let was = self.busy.remove(&id);
         debug_assert_eq!(was, Some(Busy::Writing));
+        self.writing -= 1;
         let at = self.by_id[&id.object];
         let bytes = pages(self.entry(at).chunk_bytes(id.index));
         self.reserved_bytes -= bytes;

@@ -26,6 +26,9 @@ const HANGS_AFTER: Duration = Duration::from_secs(1);
 /// The same for what waits for others' bytes too: the file system's journal takes them all.
 const SYNC_HANGS_AFTER: Duration = Duration::from_secs(5);
 
+/// The same for what writes all that others have left unwritten on the same file system.
+const SYNC_ALL_HANGS_AFTER: Duration = Duration::from_secs(20);
+
 /// Times the median of the hour.
 const SLOW_TIMES: u64 = 10;
 
@@ -62,6 +65,8 @@ pub(super) enum Kind {
     Bytes,
     /// Syncs a file, or changes the index or names.
     Sync,
+    /// Syncs the file system.
+    SyncAll,
 }
 
 impl Kind {
@@ -69,6 +74,7 @@ impl Kind {
         match self {
             Self::Bytes => HANGS_AFTER,
             Self::Sync => SYNC_HANGS_AFTER,
+            Self::SyncAll => SYNC_ALL_HANGS_AFTER,
         }
     }
 }
@@ -101,7 +107,7 @@ impl Pace {
 
     /// Looks at what is known now; true while the disk is suspected.
     pub fn look(&mut self, now: Instant) -> bool {
-        let hangs = self.running.values().any(|(began, kind)| now - *began >= kind.hangs_after());
+        let hangs = self.hangs(now);
         let recent = self.recent_median(now);
         match self.suspected {
             None => {
@@ -119,6 +125,11 @@ impl Pace {
             }
         }
         self.suspected.is_some()
+    }
+
+    /// Whether a call lasts so long that nobody should wait for the disk.
+    pub fn hangs(&self, now: Instant) -> bool {
+        self.running.values().any(|(began, kind)| now - *began >= kind.hangs_after())
     }
 
     /// Calls that run now.

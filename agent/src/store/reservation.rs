@@ -26,7 +26,7 @@ use crate::runtime::disk::{AlignedBuf, File, Open, PAGE_BYTES};
 /// same.
 const WRITE_DEADLINE_MS: u64 = 10_000;
 
-/// The committer syncs up to a thousand files at once.
+/// The committer syncs up to ten thousand files at once.
 const COMMIT_DEADLINE_MS: u64 = 30_000;
 
 /// Room for one chunk, and the only right to write it. Dropped without [`commit`](Self::commit), the room is free
@@ -68,8 +68,8 @@ impl Reservation {
     pub async fn write(&self, offset: u64, bytes: Bytes) -> Result<(), StoreError> {
         self.pending.check(offset, bytes.len() as u64)?;
         let directory = &self.pending.directory;
-        let mut suspected = std::pin::pin!(directory.suspicion());
-        suspected.as_mut().enable();
+        let mut hangs = std::pin::pin!(directory.begins_to_hang());
+        hangs.as_mut().enable();
         if directory.is_slow() {
             return Err(StoreError::Slow);
         }
@@ -82,7 +82,7 @@ impl Reservation {
         });
         let result = tokio::select! { biased;
             result = write => result,
-            () = suspected => Err(StoreError::Slow),
+            () = hangs => Err(StoreError::Slow),
         };
         if let Err(StoreError::Deadline { .. }) = &result {
             directory.counters.deadlines.one();

@@ -109,6 +109,8 @@ counters! {
     copied_pieces,
     /// Chunks not taken in: no room.
     bypassed_full,
+    /// Chunks not taken in: too many were being written.
+    bypassed_busy,
     /// Chunks not taken in: the store takes no writes.
     bypassed_unavailable,
     /// Writes that found the disk full.
@@ -159,7 +161,7 @@ counters! {
     scrubs,
     /// Times that the store was found slow.
     suspicions,
-    /// Reads that went elsewhere because the store was slow.
+    /// Reads that went elsewhere because the disk hung.
     avoided,
 }
 

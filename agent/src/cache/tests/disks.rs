@@ -100,14 +100,19 @@ impl Rig {
         objects.join(&name[..2]).join(&name[2..4]).join(&name).exists()
     }
 
-    /// Objects on the second disk, which no memory holds any more.
-    async fn known(&self) -> Vec<(usize, Chunk)> {
+    /// Sixteen objects, on one disk or the other.
+    async fn fill(&self) -> Vec<(usize, Chunk)> {
         let all: Vec<(usize, Chunk)> = (0..16).map(|n| (n, self.put(n))).collect();
         for (n, chunk) in &all {
             self.read(*n, chunk).await;
             until("it is stored", || self.stores.has(&chunk.id())).await;
         }
-        let known: Vec<_> = all.into_iter().filter(|(_, chunk)| self.is_on("b", chunk)).collect();
+        all
+    }
+
+    /// Objects on the second disk, which no memory holds any more.
+    async fn known(&self) -> Vec<(usize, Chunk)> {
+        let known: Vec<_> = self.fill().await.into_iter().filter(|(_, chunk)| self.is_on("b", chunk)).collect();
         assert!((2..=14).contains(&known.len()), "both disks have some");
         known
     }
@@ -128,6 +133,28 @@ async fn reads_go_on(rig: &Rig, known: &[(usize, Chunk)]) {
     assert!(rig.stores.debug()[1].counters.reads > before || known.len() < 8, "memory holds eight chunks");
     assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
     assert!(rig.mood.struck() > 0, "the fault was hit");
+}
+
+/// A slow disk that answers is asked before the origin, which costs money.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_only_slow_is_nearer_than_the_origin() {
+    let rig = Rig::new().await;
+    let on_a: Vec<_> = rig.fill().await.into_iter().filter(|(_, chunk)| rig.is_on("a", chunk)).collect();
+    let gets = rig.origin.totals().0;
+    rig.mood.read_us.store(250_000, Ordering::Relaxed);
+    let read_all = || async {
+        while rig.cache.inner.evict_one() {}
+        join_all(on_a.iter().map(|(n, chunk)| rig.read(*n, chunk))).await;
+    };
+    let began = std::time::Instant::now();
+    while !rig.stores.is_slow(&on_a[0].1.id()) {
+        read_all().await;
+        assert!(began.elapsed() < Duration::from_secs(20), "eight slow reads are enough");
+    }
+    read_all().await;
+    assert_eq!(rig.origin.totals().0, gets);
+    assert!(rig.stores.is_slow(&on_a[0].1.id()) && rig.mood.struck() > 0, "the fault was hit");
+    rig.mood.relent();
 }
 
 fn hang(what: &AtomicBool) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Caching, Disk, Entry, File, Lock, Open, RealDisk, Space};
+use super::{Caching, Disk, Entry, File, FileSystem, Lock, Open, RealDisk, Space};
 
 /// How a disk behaves.
 #[derive(Default)]
@@ -102,6 +102,25 @@ impl Disk for Moody {
 
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Lock>> {
         RealDisk.lock(dir)
+    }
+
+    fn file_system(&self, dir: &Path) -> io::Result<Arc<dyn FileSystem>> {
+        let moody = dir.starts_with(&self.folder).then(|| self.mood.clone());
+        Ok(Arc::new(MoodyFileSystem { all: RealDisk.file_system(dir)?, mood: moody }))
+    }
+}
+
+struct MoodyFileSystem {
+    all: Arc<dyn FileSystem>,
+    mood: Option<Arc<Mood>>,
+}
+
+impl FileSystem for MoodyFileSystem {
+    fn sync(&self) -> io::Result<()> {
+        if let Some(mood) = &self.mood {
+            mood.strike(&mood.syncs_hang, 0);
+        }
+        self.all.sync()
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Caching, Disk, Entry, File, Lock, Open, Space};
+use super::{Caching, Disk, Entry, File, FileSystem, Lock, Open, Space};
 
 /// The machine's own file systems.
 #[derive(Debug, Default)]
@@ -102,6 +102,11 @@ impl Disk for RealDisk {
         rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(FolderLock { _fd: fd }))
     }
+
+    fn file_system(&self, dir: &Path) -> io::Result<Arc<dyn FileSystem>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        Ok(Arc::new(RealFileSystem { dir: rustix::fs::open(dir, flags, Mode::empty())? }))
+    }
 }
 
 struct FolderLock {
@@ -183,6 +188,16 @@ impl File for RealFile {
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.fd.as_fd())
+    }
+}
+
+struct RealFileSystem {
+    dir: OwnedFd,
+}
+
+impl FileSystem for RealFileSystem {
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.dir)?)
     }
 }
 

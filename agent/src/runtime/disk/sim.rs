@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Caching, Disk, Entry, File, Lock, Open, PAGE_BYTES, Space};
+use super::{Caching, Disk, Entry, File, FileSystem, Lock, Open, PAGE_BYTES, Space};
 use crate::runtime::sim::SimRng;
 
 const PAGE: u64 = PAGE_BYTES as u64;
@@ -242,6 +242,11 @@ impl Body {
         self.len = len;
     }
 
+    fn synced(&mut self) {
+        self.undo.clear();
+        self.synced_len = Some(self.len);
+    }
+
     fn crash(&mut self, rng: &SimRng) -> u64 {
         let mut lost = 0;
         for (page, old) in std::mem::take(&mut self.undo) {
@@ -279,6 +284,16 @@ impl Body {
 
 fn at_page(offset: u64) -> usize {
     usize::try_from(offset % PAGE).expect("below 4096")
+}
+
+impl FileSystem for SimDisk {
+    fn sync(&self) -> io::Result<()> {
+        let paths = self.paths();
+        paths.iter().try_for_each(|path| self.strike(Op::Sync, path))?;
+        let state = self.shared.state.lock();
+        state.files.values().for_each(|inode| inode.body.lock().synced());
+        Ok(())
+    }
 }
 
 impl Disk for SimDisk {
@@ -372,6 +387,10 @@ impl Disk for SimDisk {
         }
         Ok(Box::new(SimLock { disk: self.clone(), dir: dir.to_owned() }))
     }
+
+    fn file_system(&self, _dir: &Path) -> io::Result<Arc<dyn FileSystem>> {
+        Ok(Arc::new(self.clone()))
+    }
 }
 
 struct SimLock {
@@ -454,9 +473,7 @@ impl File for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.disk.strike(Op::Sync, &self.path)?;
-        let mut body = self.inode.body.lock();
-        body.undo.clear();
-        body.synced_len = Some(body.len);
+        self.inode.body.lock().synced();
         Ok(())
     }
 

@@ -210,6 +210,61 @@ async fn a_store_that_was_not_closed_forgets_what_was_not_durable() {
     assert_eq!(counters(&stores).orphans, 1);
 }
 
+/// Many small files: synced with their file system, before the index names them for good.
+async fn many(stores: &Stores) -> Vec<Chunk> {
+    let chunks: Vec<Chunk> = (0..100).map(|n| chunk(&object(n, 64), 0)).collect();
+    for chunk in &chunks {
+        fill(stores, chunk).await.expect("fills");
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    chunks
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_files_are_durable_together() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let runtime = sim(&disk);
+    let stores = open_one(&runtime, 64 << 20).await;
+    let chunks = many(&stores).await;
+    disk.crash();
+    runtime.tasks.shut_down().await;
+    drop(stores);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    assert!(!stores.debug()[0].opened_clean);
+    for chunk in &chunks {
+        assert_eq!(look(&stores, chunk).await, Seen::Right);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_sync_of_many_files_fences_the_store() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    disk.inject(fault(Op::Sync, &object(50, 64).id().to_string()));
+    many(&stores).await;
+    assert_eq!(disk.counts().syncs, 1);
+    assert_eq!((stores.status()[0].health, counters(&stores).fences), (Health::Failing, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_chunks_at_once_go_past_the_store() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let stores = open_one(&sim(&disk), 512 << 20).await;
+    let mut writing = Vec::new();
+    let refused = loop {
+        let n = writing.len() as u64;
+        match stores.reserve(&chunk(&object(n, 64), 0), Giver::Origin).await {
+            Ok(reservation) => writing.push(reservation),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((refused, writing.len(), counters(&stores).bypassed_busy), (Bypass::Busy, 4_096, 1));
+    writing.pop();
+    settle(&stores).await;
+    fill(&stores, &chunk(&object(10_000, 64), 0)).await.expect("fills");
+    assert_eq!(look(&stores, &chunk(&object(10_000, 64), 0)).await, Seen::Right);
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_what_was_written_counts_as_freed() {
     let disk = SimDisk::new(1, 1 << 30);

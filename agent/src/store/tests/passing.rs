@@ -1,7 +1,7 @@
 //! Files that the kernel has: they leave whole and keep their bytes; open ones that it has not keep their chunks.
 
 use super::*;
-use crate::runtime::disk::{Caching, Disk, Entry, File, Lock, Open, RealDisk, Space};
+use crate::runtime::disk::{Caching, Disk, Entry, File, FileSystem, Lock, Open, RealDisk, Space};
 
 /// A mapping of a file, as a program has one; never unmapped.
 fn map(passed: &Passed, len: usize) -> &'static [u8] {
@@ -136,6 +136,10 @@ impl Disk for Interrupted {
 
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Lock>> {
         RealDisk.lock(dir)
+    }
+
+    fn file_system(&self, dir: &Path) -> io::Result<Arc<dyn FileSystem>> {
+        RealDisk.file_system(dir)
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::*;
-use crate::runtime::disk::{Caching, Disk, Entry, File, Lock, Open, Space};
+use crate::runtime::disk::{Caching, Disk, Entry, File, FileSystem, Lock, Open, Space};
 use crate::runtime::sim::SimRng;
 
 const SECTOR: usize = 512;
@@ -120,6 +120,19 @@ impl Disk for Recording {
 
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Lock>> {
         self.disk.lock(dir)
+    }
+
+    fn file_system(&self, _dir: &Path) -> io::Result<Arc<dyn FileSystem>> {
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+impl FileSystem for Recording {
+    fn sync(&self) -> io::Result<()> {
+        let mut log = self.log.lock();
+        let inodes: Vec<u64> = log.inodes.values().copied().collect();
+        log.events.extend(inodes.into_iter().map(Event::Sync));
+        Ok(())
     }
 }
 

@@ -155,9 +155,16 @@ async fn an_empty_store_that_was_slow_recovers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sync_that_hangs_makes_its_disk_slow() {
     let two = two().await;
+    let durable = async {
+        // What was filled so far is synced together: that may take others' bytes along, and gets longer.
+        while two.stores.debug()[0].counters.durable_commits == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), durable).await.expect("it becomes durable");
     two.mood.syncs_hang.store(true, Ordering::Relaxed);
     fill(&two.stores, &next_on_the_first(&two.stores, 10_000).1).await.expect("it was written");
-    until_health(&two.stores, Health::Slow, Duration::from_secs(20)).await;
+    until_health(&two.stores, Health::Slow, Duration::from_secs(40)).await;
     assert_eq!(two.mood.struck(), 1);
     assert_eq!(two.stores.status()[1].health, Health::Healthy);
     two.mood.relent();
