@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use tokio_util::task::TaskTracker;
 mod ca;
 mod core;
 mod health;
+mod ledger;
 mod listen;
 mod serve;
 mod state;
@@ -30,6 +30,8 @@ mod status;
 mod token;
 
 pub use ca::{Ca, CaError};
+pub use ledger::{FolderLedger, Ledger};
+pub use state::ForeignMap;
 pub use status::{NodeStatus, VolumeStatus};
 pub use token::{NodeTokens, TokenVerifier};
 
@@ -63,8 +65,12 @@ pub struct AuthorityOptions {
     pub tokens: Arc<dyn TokenVerifier>,
     /// How many owners and nodes.
     pub shape: Shape,
-    /// Where node ids and the last map are kept; made if it isn't there.
-    pub state_dir: PathBuf,
+    /// Where node ids and the last map are kept.
+    pub ledger: Arc<dyn Ledger>,
+    /// What becomes of a map in the ledger that isn't this cluster's.
+    pub foreign_map: ForeignMap,
+    /// The first map's epoch is above this, whatever the ledger holds.
+    pub epoch_floor: Epoch,
 }
 
 /// Why an authority doesn't start.
@@ -138,11 +144,12 @@ impl Shared {
 impl Authority {
     /// Goes on from the state folder and listens. `volumes` is the full list, sent to every agent whenever it changes.
     pub async fn start(options: AuthorityOptions, volumes: watch::Receiver<Vec<Volume>>) -> Result<Self, StartError> {
-        let AuthorityOptions { cluster, ca, listen, tokens, shape, state_dir } = options;
+        let AuthorityOptions { cluster, ca, listen, tokens, shape, ledger, foreign_map, epoch_floor } = options;
         let keys = ca.trust()?.keys().clone();
-        let (state, stored) = State::open(state_dir, cluster, &keys)?;
+        let (state, stored) = State::open(ledger, cluster, &keys, foreign_map)?;
         let published = stored.map.map(|(map, signed)| Published { map: Arc::new(map), signed, delta: None });
-        let core = Core::new(cluster, shape, published.as_ref().map(|published| published.map.clone()));
+        let stored = published.as_ref().map(|published| published.map.clone());
+        let core = Core::new(cluster, shape, stored, epoch_floor);
         let shared = Arc::new(Shared {
             cluster,
             ca,
@@ -201,6 +208,12 @@ impl Authority {
         self.shared.news.notify_one();
     }
 
+    /// The failure domains of nodes, as the authority's owner knows them: they outweigh what the nodes report.
+    pub fn place(&self, domains: BTreeMap<NodeName, Arc<str>>) {
+        self.shared.core().place(domains);
+        self.shared.news.notify_one();
+    }
+
     /// A node that is to leave: its slots go to others, and it stays in the map as Gone, so that it still serves what it
     /// has mounted. To be followed by [`remove`](Self::remove) once its agent has ended.
     pub fn retire(&self, name: &NodeName) {
@@ -209,6 +222,7 @@ impl Authority {
     }
 
     /// Drops a node that won't come back: its slots move, its certificate is nobody's, its id is never used again.
+    /// Blocks on the ledger.
     pub fn remove(&self, name: &NodeName) -> io::Result<()> {
         self.shared.state.forget(name)?;
         self.shared.core().remove(name);
@@ -267,7 +281,8 @@ async fn publish(shared: &Shared, map: ClusterMap) {
     });
     let stored = {
         let bytes = bytes.clone();
-        tokio::task::spawn_blocking(move || state.store_map(&bytes)).await
+        let epoch = map.epoch();
+        tokio::task::spawn_blocking(move || state.store_map(&bytes, epoch)).await
     };
     match stored {
         Ok(Ok(())) => {}

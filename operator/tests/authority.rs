@@ -10,7 +10,7 @@ use larder_agent::map::{
 };
 use larder_agent::runtime::Runtime;
 use larder_agent::runtime::net::tls::{Credentials, TlsNet};
-use larder_operator::authority::{Authority, AuthorityOptions, Ca, NodeTokens, Shape};
+use larder_operator::authority::{Authority, AuthorityOptions, Ca, FolderLedger, ForeignMap, NodeTokens, Shape};
 use larder_proto::control::{NodeReport, StoreHealth, StoreReport};
 use larder_proto::identity::{Identity, Trust};
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, StoreId, VolumeId};
@@ -72,7 +72,9 @@ impl World {
             listen: listen.parse().expect("an address"),
             tokens: self.tokens.clone(),
             shape: Shape { min_nodes: 3, replicas: 2 },
-            state_dir: self.path("authority"),
+            ledger: Arc::new(FolderLedger::open(self.path("authority")).expect("a folder")),
+            foreign_map: ForeignMap::Refuse,
+            epoch_floor: Epoch(0),
         };
         Authority::start(options, self.volumes.subscribe()).await.expect("starts")
     }

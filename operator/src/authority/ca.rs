@@ -15,7 +15,7 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::state::{read_bounded, write_durably};
+use super::ledger::{read_bounded, write_durably};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -76,13 +76,19 @@ impl Ca {
         }
     }
 
+    /// A new certificate and its key in PEM, for who keeps them himself.
+    pub fn generate() -> Result<(String, String), CaError> {
+        generate()
+    }
+
     /// A new CA that is kept nowhere.
     pub fn ephemeral() -> Result<Self, CaError> {
         let (certificate, key) = generate()?;
         Self::from_pem(certificate, &key)
     }
 
-    fn from_pem(certificate: String, key: &str) -> Result<Self, CaError> {
+    /// The CA of a certificate and its key, both PEM.
+    pub fn from_pem(certificate: String, key: &str) -> Result<Self, CaError> {
         let key = KeyPair::from_pem(key)?;
         let map_key = MapKey::from_pkcs8(key.serialized_der()).ok_or(CaError::Key)?;
         let issuer = Issuer::from_ca_cert_pem(&certificate, key)?;

@@ -36,19 +36,30 @@ pub(super) struct Core {
     shape: Shape,
     current: Option<Arc<ClusterMap>>,
     nodes: BTreeMap<NodeName, Known>,
+    /// What outweighs the nodes' own word.
+    domains: BTreeMap<NodeName, Arc<str>>,
     epoch_floor: Epoch,
 }
 
 impl Core {
-    pub(super) fn new(cluster: ClusterId, shape: Shape, current: Option<Arc<ClusterMap>>) -> Self {
+    pub(super) fn new(cluster: ClusterId, shape: Shape, current: Option<Arc<ClusterMap>>, floor: Epoch) -> Self {
         let listed = current.iter().flat_map(|map| map.nodes());
         let nodes = listed.map(|node| (node.name.clone(), resumed(node))).collect();
-        let epoch_floor = current.as_ref().map_or(Epoch(0), |map| map.epoch());
-        Self { cluster, shape, current, nodes, epoch_floor }
+        let epoch_floor = current.as_ref().map_or(floor, |map| map.epoch().max(floor));
+        Self { cluster, shape, current, nodes, domains: BTreeMap::new(), epoch_floor }
     }
 
     pub(super) fn reshape(&mut self, shape: Shape) {
         self.shape = shape;
+    }
+
+    pub(super) fn place(&mut self, domains: BTreeMap<NodeName, Arc<str>>) {
+        for (name, known) in &mut self.nodes {
+            if let Some(domain) = domains.get(name) {
+                known.node.domain = domain.clone();
+            }
+        }
+        self.domains = domains;
     }
 
     pub(super) fn remove(&mut self, name: &NodeName) {
@@ -84,9 +95,10 @@ impl Core {
         }
         known.node.addresses.clone_from(&report.addresses);
         known.node.ports = report.ports;
-        known.node.domain = match &*report.domain {
-            "" => name.as_str().into(),
-            _ => report.domain.clone(),
+        known.node.domain = match (self.domains.get(name), &*report.domain) {
+            (Some(placed), _) => placed.clone(),
+            (None, "") => name.as_str().into(),
+            (None, _) => report.domain.clone(),
         };
         known.report = Some((report, now_ms));
     }

@@ -1,53 +1,54 @@
-//! What the authority must not forget: node ids and the last map. Both are on disk before anybody hears of them.
+//! What the authority must not forget: node ids and the last map. Both are in the ledger before anybody hears of them.
 //!
-//! `nodes.json` maps names to ids and holds the next id; an id is never given twice, also not to a node that left and
-//! came back. `map` is the last signed map; one that our CA didn't sign, or of another cluster, stops the start.
+//! The ids are JSON: names to ids, and the next id; an id is never given twice, also not to a node that left and came
+//! back. A stored map that our CA didn't sign, or of another cluster, stops the start or is passed over.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use larder_proto::ids::{ClusterId, NodeId, NodeName};
-use larder_proto::limits::{MAP_BYTES_MAX, NODES_MAX};
+use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName};
+use larder_proto::limits::NODES_MAX;
 use larder_proto::map::TrustedKeys;
 use serde::{Deserialize, Serialize};
 
+use super::ledger::Ledger;
 use super::{StoredMap, believe};
-
-const NODES: &str = "nodes.json";
-const MAP: &str = "map";
-
-/// A file of ours is never larger: a map and its signature are the largest.
-const FILE_BYTES_MAX: u64 = MAP_BYTES_MAX as u64 + 64 * 1024;
 
 /// Why the state can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// A file can't be read or written.
-    #[error("{}: {error}", file.display())]
+    /// Something can't be read.
+    #[error("{place}: {error}")]
     Io {
-        /// The file.
-        file: PathBuf,
+        /// Where.
+        place: String,
         /// Why.
         error: io::Error,
     },
-    /// `nodes.json` isn't what we write.
-    #[error("{}: {error}", file.display())]
+    /// The ids aren't what we write.
+    #[error("{place}: {error}")]
     Nodes {
-        /// The file.
-        file: PathBuf,
+        /// Where.
+        place: String,
         /// Where it ends being that.
         error: serde_json::Error,
     },
     /// The map is another cluster's, or signed by another CA.
-    #[error("{}: the map is not of this cluster and CA; remove the folder to begin anew", file.display())]
+    #[error("{place}: the map is not of this cluster and CA; remove it to begin anew")]
     Map {
-        /// The file.
-        file: PathBuf,
+        /// Where.
+        place: String,
     },
+}
+
+/// What becomes of a stored map that isn't this cluster's, or that its CA didn't sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForeignMap {
+    /// It stops the start: somebody's folder was put in the place of another's.
+    Refuse,
+    /// It is passed over; the epoch floor says where the next map's epoch goes on.
+    Discard,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -72,34 +73,43 @@ pub(super) struct Stored {
 }
 
 pub(super) struct State {
-    folder: PathBuf,
+    ledger: Arc<dyn Ledger>,
     ids: Mutex<Ids>,
 }
 
 impl State {
-    pub(super) fn open(folder: PathBuf, cluster: ClusterId, keys: &TrustedKeys) -> Result<(Self, Stored), StateError> {
-        let failed = |file: &Path| {
-            let file = file.to_owned();
-            move |error| StateError::Io { file, error }
-        };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed(&folder))?;
-        let file = folder.join(NODES);
-        let ids = match read_bounded(&file).map_err(failed(&file))? {
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| StateError::Nodes { file, error })?,
+    pub(super) fn open(
+        ledger: Arc<dyn Ledger>,
+        cluster: ClusterId,
+        keys: &TrustedKeys,
+        foreign: ForeignMap,
+    ) -> Result<(Self, Stored), StateError> {
+        let place = ledger.place();
+        let failed = |error| StateError::Io { place: place.clone(), error };
+        let ids = match ledger.load_ids().map_err(failed)? {
+            Some(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|error| StateError::Nodes { place: place.clone(), error })?
+            }
             None => Ids { next: 1, nodes: BTreeMap::new() },
         };
-        let file = folder.join(MAP);
-        let map = match read_bounded(&file).map_err(failed(&file))? {
+        let map = match ledger.load_map().map_err(failed)? {
             Some(bytes) => {
                 let stored = believe(bytes.into(), keys).filter(|(map, _)| map.cluster() == cluster);
-                Some(stored.ok_or(StateError::Map { file })?)
+                match (stored, foreign) {
+                    (Some(stored), _) => Some(stored),
+                    (None, ForeignMap::Refuse) => return Err(StateError::Map { place }),
+                    (None, ForeignMap::Discard) => {
+                        tracing::warn!(place, "the stored map is not of this cluster and CA: it is made anew");
+                        None
+                    }
+                }
             }
             None => None,
         };
-        Ok((Self { folder, ids: Mutex::new(ids) }, Stored { map }))
+        Ok((Self { ledger, ids: Mutex::new(ids) }, Stored { map }))
     }
 
-    /// The id of a node, which gets one now if it has none. Blocks on an fsync.
+    /// The id of a node, which gets one now if it has none. Blocks on the ledger.
     pub(super) fn id_of(&self, name: &NodeName) -> Result<NodeId, NoId> {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(id) = ids.nodes.get(name.as_str()) {
@@ -123,7 +133,7 @@ impl State {
         ids.nodes.get(name.as_str()).copied().map(NodeId)
     }
 
-    /// The name's id is used up. Blocks on an fsync.
+    /// The name's id is used up. Blocks on the ledger.
     pub(super) fn forget(&self, name: &NodeName) -> io::Result<()> {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = ids.clone();
@@ -135,41 +145,21 @@ impl State {
     }
 
     fn store_ids(&self, ids: &Ids) -> io::Result<()> {
-        write_durably(&self.folder.join(NODES), &serde_json::to_vec_pretty(ids)?)
+        self.ledger.store_ids(&serde_json::to_vec_pretty(ids)?)
     }
 
-    /// Blocks on an fsync.
-    pub(super) fn store_map(&self, signed: &[u8]) -> io::Result<()> {
-        write_durably(&self.folder.join(MAP), signed)
+    /// Blocks on the ledger.
+    pub(super) fn store_map(&self, signed: &[u8], epoch: Epoch) -> io::Result<()> {
+        self.ledger.store_map(signed, epoch)
     }
-}
-
-/// A file's bytes, at most 4 MiB and a bit; nothing when it doesn't exist.
-pub(super) fn read_bounded(file: &Path) -> io::Result<Option<Vec<u8>>> {
-    let opened = match fs::File::open(file) {
-        Ok(opened) => opened,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(Some(bytes)) }
-}
-
-/// Replaces a file (0600) so that a crash leaves the old or the new one; makes its folder (0700).
-pub(super) fn write_durably(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let aside = file.with_extension("new");
-    let mut written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    written.write_all(bytes)?;
-    written.sync_all()?;
-    fs::rename(&aside, file)?;
-    fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::super::ledger::FolderLedger;
     use super::*;
 
     fn name(text: &str) -> NodeName {
@@ -178,7 +168,8 @@ mod tests {
 
     fn open(folder: &Path) -> Result<State, StateError> {
         let keys = TrustedKeys::from_spkis([]);
-        State::open(folder.to_owned(), ClusterId::of("a/a"), &keys).map(|(state, _)| state)
+        let ledger = Arc::new(FolderLedger::open(folder.to_owned()).expect("a folder"));
+        State::open(ledger, ClusterId::of("a/a"), &keys, ForeignMap::Refuse).map(|(state, _)| state)
     }
 
     #[test]
@@ -198,10 +189,14 @@ mod tests {
     #[test]
     fn broken_state_stops_the_start() {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join(MAP), b"LMAP").expect("written");
+        fs::write(folder.path().join("map"), b"LMAP").expect("written");
         assert!(matches!(open(folder.path()), Err(StateError::Map { .. })));
-        fs::remove_file(folder.path().join(MAP)).expect("removed");
-        fs::write(folder.path().join(NODES), b"{}").expect("written");
+        let (keys, ledger) =
+            (TrustedKeys::from_spkis([]), FolderLedger::open(folder.path().to_owned()).expect("a folder"));
+        let opened = State::open(Arc::new(ledger), ClusterId::of("a/a"), &keys, ForeignMap::Discard);
+        assert!(opened.is_ok_and(|(_, stored)| stored.map.is_none()), "or is passed over, where that is asked for");
+        fs::remove_file(folder.path().join("map")).expect("removed");
+        fs::write(folder.path().join("nodes.json"), b"{}").expect("written");
         assert!(matches!(open(folder.path()), Err(StateError::Nodes { .. })));
     }
 }

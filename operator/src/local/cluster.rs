@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use larder_crds::{CacheCluster, CacheNode, CacheNodeSpec, Condition, Kind, ObjectMeta, Problem, Time};
-use larder_proto::ids::{ClusterId, NodeName};
+use larder_proto::ids::{ClusterId, Epoch, NodeName};
 use larder_proto::volume::Volume;
 use serde::Serialize;
 use serde_json::Value;
@@ -15,7 +15,7 @@ use super::commands::Refusal;
 use super::folder::Folder;
 use super::nodes::{Common, Nodes, Program, write_private};
 use super::plan::{self, Counts, NodePlan, Wanted};
-use crate::authority::{Authority, AuthorityOptions, Ca, NodeStatus, NodeTokens, Shape};
+use crate::authority::{Authority, AuthorityOptions, Ca, FolderLedger, ForeignMap, NodeStatus, NodeTokens, Shape};
 use crate::manifest::{Desired, DesiredVolume, Mistake, ObjectName, Placed};
 use crate::status::{self, NodeView, View};
 
@@ -310,7 +310,9 @@ async fn start_authority(
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         tokens,
         shape: Shape { min_nodes: at_least_one(cluster.spec.min_nodes), replicas: at_least_one(cluster.spec.replicas) },
-        state_dir: folder.authority(),
+        ledger: Arc::new(FolderLedger::open(folder.authority()).map_err(Refusal::new)?),
+        foreign_map: ForeignMap::Refuse,
+        epoch_floor: Epoch(0),
     };
     let authority = Authority::start(options, volumes).await.map_err(Refusal::new)?;
     let trust = folder.trust();

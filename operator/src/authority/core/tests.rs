@@ -24,7 +24,7 @@ fn report(epoch: u64) -> NodeReport {
 }
 
 fn core() -> Core {
-    Core::new(ClusterId::of("a/a"), Shape { min_nodes: 3, replicas: 2 }, None)
+    Core::new(ClusterId::of("a/a"), Shape { min_nodes: 3, replicas: 2 }, None, Epoch(0))
 }
 
 fn step(core: &mut Core, now_ms: u64) -> Option<Arc<ClusterMap>> {
@@ -63,7 +63,7 @@ fn a_restart_goes_on_and_counts_silence_only_after_the_grace() {
     let mut before = core();
     all_report(&mut before, &[1, 2, 3], 0);
     let map = step(&mut before, 0).expect("three nodes");
-    let mut after = Core::new(ClusterId::of("a/a"), Shape { min_nodes: 3, replicas: 2 }, Some(map));
+    let mut after = Core::new(ClusterId::of("a/a"), Shape { min_nodes: 3, replicas: 2 }, Some(map), Epoch(0));
     assert_eq!(step(&mut after, 29_999), None);
     all_report(&mut after, &[1, 2], 32_000);
     let next = step(&mut after, 33_000).expect("one is silent");
