@@ -13,6 +13,7 @@ mod document;
 mod lines;
 mod resolve;
 mod secret;
+pub mod told;
 
 pub use resolve::{Desired, DesiredVolume, resolve};
 pub use secret::SecretData;
