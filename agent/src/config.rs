@@ -41,7 +41,8 @@ pub struct Config {
     /// Ports; 0 takes any free one.
     #[serde(default)]
     pub ports: Ports,
-    /// The failure domain.
+    /// The failure domain; empty where the authority knows it better.
+    #[serde(default)]
     pub domain: Arc<str>,
     /// This node's disks; none for a client, which mounts and reads only.
     #[serde(default, deserialize_with = "stores")]
@@ -51,6 +52,9 @@ pub struct Config {
     pub watermarks: Watermarks,
     /// Each volume is mounted at `<mounts>/<volume name>`.
     pub mounts: PathBuf,
+    /// The socket of the node's mounter, which mounts in this process's place; without it this process must be root.
+    #[serde(default)]
+    pub mounter: Option<PathBuf>,
     /// How much is logged.
     #[serde(default)]
     pub log_level: LogLevel,
@@ -71,14 +75,75 @@ pub struct Ports {
 
 /// One cache directory on one disk.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(try_from = "StoreFields")]
 pub struct Store {
     /// The store's name on this node.
     pub name: Arc<str>,
     /// The directory.
     pub path: PathBuf,
-    /// Bytes it may take.
-    pub capacity_bytes: u64,
+    /// The disk's mount point as the node has it: what the mounter is asked to prepare.
+    pub host_path: Option<String>,
+    /// What it may take.
+    pub capacity: Capacity,
+    /// Bytes of the disk that are left free, whatever the capacity says.
+    pub reserve_bytes: u64,
+}
+
+/// How much of a disk a store may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capacity {
+    /// So many bytes.
+    Bytes(u64),
+    /// So much of the disk's size, 1 to 99.
+    Percent(u8),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct StoreFields {
+    name: Arc<str>,
+    path: PathBuf,
+    host_path: Option<String>,
+    capacity_bytes: Option<u64>,
+    capacity_percent: Option<u8>,
+    #[serde(default)]
+    reserve_bytes: u64,
+}
+
+impl TryFrom<StoreFields> for Store {
+    type Error = &'static str;
+
+    fn try_from(fields: StoreFields) -> Result<Self, Self::Error> {
+        let StoreFields { name, path, host_path, capacity_bytes, capacity_percent, reserve_bytes } = fields;
+        let capacity = match (capacity_bytes, capacity_percent) {
+            (Some(bytes), None) => Capacity::Bytes(bytes),
+            (None, Some(percent @ 1..=99)) => Capacity::Percent(percent),
+            (None, Some(_)) => return Err("stores: capacityPercent must be 1 to 99"),
+            _ => return Err("stores: need capacityBytes or capacityPercent, and not both"),
+        };
+        Ok(Self { name, path, host_path, capacity, reserve_bytes })
+    }
+}
+
+impl Store {
+    /// The bytes it may take of a disk of so many; an error with what is there when it asks for more.
+    pub fn bytes_of(&self, disk_bytes: u64) -> Result<u64, u64> {
+        let usable = disk_bytes.saturating_sub(self.reserve_bytes);
+        match self.capacity {
+            Capacity::Bytes(bytes) if bytes > usable => Err(usable),
+            Capacity::Bytes(bytes) => Ok(bytes),
+            Capacity::Percent(percent) => Ok((disk_bytes / 100).saturating_mul(percent.into()).min(usable)),
+        }
+    }
+}
+
+/// What the command line says in place of the file: one file serves a pool of nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `node`.
+    pub node: Option<String>,
+    /// `address`.
+    pub address: Option<String>,
 }
 
 /// Eviction begins above `high` percent of capacity and ends at `low`.
@@ -188,10 +253,10 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The configuration in `text`; `file` is for the message only.
-    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+    /// The configuration in `text`, with what the command line says; `file` is for the message only.
+    pub fn parse(file: &Path, text: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
         let config: Self =
-            serde_yaml::from_str(text).map_err(|error| ConfigError::Shape { file: file.to_owned(), error })?;
+            read(text, overrides).map_err(|error| ConfigError::Shape { file: file.to_owned(), error })?;
         config.check_empty(file)?;
         config.check_paths(file)?;
         config.check_stores(file)?;
@@ -200,9 +265,12 @@ impl Config {
 
     fn check_empty(&self, file: &Path) -> Result<(), ConfigError> {
         let stores = self.stores.iter().flat_map(|store| {
-            [("stores: name", store.name.trim().is_empty()), ("stores: capacityBytes", store.capacity_bytes == 0)]
+            [
+                ("stores: name", store.name.trim().is_empty()),
+                ("stores: capacityBytes", store.capacity == Capacity::Bytes(0)),
+            ]
         });
-        let own = [("cacheId", self.cache_id.trim().is_empty()), ("domain", self.domain.trim().is_empty())];
+        let own = [("cacheId", self.cache_id.trim().is_empty())];
         match own.into_iter().chain(stores).find(|(_, empty)| *empty) {
             None => Ok(()),
             Some((field, _)) => Err(ConfigError::Empty { file: file.to_owned(), field }),
@@ -232,6 +300,18 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn read(text: &str, overrides: &Overrides) -> Result<Config, serde_yaml::Error> {
+    let written = [("node", &overrides.node), ("address", &overrides.address)];
+    let written: Vec<_> = written.into_iter().filter_map(|(field, value)| Some((field, value.clone()?))).collect();
+    if written.is_empty() {
+        // Only a text has lines for messages to name.
+        return serde_yaml::from_str(text);
+    }
+    let mut fields: serde_yaml::Mapping = serde_yaml::from_str(text)?;
+    fields.extend(written.into_iter().map(|(field, value)| (field.into(), value.into())));
+    serde_yaml::from_value(fields.into())
 }
 
 fn node_name<'de, D: Deserializer<'de>>(from: D) -> Result<NodeName, D::Error> {

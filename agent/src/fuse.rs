@@ -12,7 +12,8 @@ use std::sync::Arc;
 use fuser::{BackgroundSession, INodeNo, Notifier, Session, SessionACL};
 
 use crate::fs::Fs;
-use crate::runtime::{Runtime, mounts, process};
+use crate::runtime::mounts::Hands;
+use crate::runtime::{Runtime, process};
 
 mod directories;
 mod door;
@@ -31,29 +32,30 @@ const THREADS_MAX: usize = 4;
 /// A volume's mount. Dropping it leaves the mount in place; [`unmount`](Self::unmount) takes it away.
 pub struct Mount {
     at: PathBuf,
+    hands: Hands,
     fs: Arc<Fs>,
     session: BackgroundSession,
 }
 
 impl Mount {
     /// Mounts `fs`, which stands on `backings`, at `at`, an empty folder on which nothing is mounted, and serves it.
-    /// Blocks for a moment; must be called within the async runtime. Needs root and /dev/fuse.
+    /// Blocks for a moment; must be called within the async runtime.
     pub fn new(
         runtime: &Runtime,
         fs: Arc<Fs>,
         backings: Arc<Connection>,
-        at: &Path,
+        (at, hands): (&Path, &Hands),
         ops: Arc<Ops>,
     ) -> io::Result<Self> {
-        let device = mounts::mount_fuse(at)?;
+        let device = hands.mount(at)?;
         let door = Door::new(runtime, fs.clone(), backings.clone(), ops);
         let served = Self::serve(door, &backings, device).and_then(|session| {
-            mounts::set_read_ahead(at, fs.volume().read_ahead_bytes)?;
-            Ok(Self { at: at.to_owned(), fs, session })
+            hands.set_read_ahead(at, fs.volume().read_ahead_bytes)?;
+            Ok(Self { at: at.to_owned(), hands: hands.clone(), fs, session })
         });
         if served.is_err() {
             // The error of the mount is the one to tell; what remains of it is found at the next start.
-            let _unmounted = mounts::unmount(at);
+            let _unmounted = hands.unmount(at);
         }
         served
     }
@@ -91,7 +93,7 @@ impl Mount {
         if !self.is_alive() {
             return Ok(());
         }
-        mounts::unmount(&self.at)
+        self.hands.unmount(&self.at)
     }
 }
 

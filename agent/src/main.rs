@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use larder_agent::config::Overrides;
 use larder_agent::runtime::process;
 use larder_agent::{serve, telemetry};
 
@@ -33,12 +34,18 @@ enum Command {
         /// The configuration file (YAML).
         #[arg(long)]
         config: PathBuf,
+        /// This node's name, in place of the configuration's.
+        #[arg(long)]
+        node: Option<String>,
+        /// The address peers reach this node at, in place of the configuration's.
+        #[arg(long)]
+        address: Option<String>,
     },
 }
 
 fn main() -> ExitCode {
-    let Command::Serve { config } = Arguments::parse().command;
-    match run(&config) {
+    let Command::Serve { config, node, address } = Arguments::parse().command;
+    match run(&config, &Overrides { node, address }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("larder-agent: {error:#}");
@@ -47,11 +54,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(file: &std::path::Path) -> anyhow::Result<()> {
+fn run(file: &std::path::Path, overrides: &Overrides) -> anyhow::Result<()> {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         anyhow::bail!("another TLS provider was installed before ours: this is a bug in the build");
     }
-    let config = serve::read_config(file)?;
+    let config = serve::read_config(file, overrides)?;
     telemetry::start(config.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(process::cores())

@@ -11,7 +11,7 @@ use larder_proto::identity::{Identity, Trust};
 use larder_proto::ids::ClusterId;
 use tokio::sync::watch;
 
-use crate::config::{CONFIG_BYTES_MAX, Config};
+use crate::config::{self, CONFIG_BYTES_MAX, Capacity, Config, Overrides};
 use crate::fs::Numbers;
 use crate::fuse::Passthrough;
 use crate::map::{AuthorityClient, AuthorityOptions, Hooks, MapHolder, NodeIdentity};
@@ -20,7 +20,7 @@ use crate::runtime::clock::RealClock;
 use crate::runtime::disk::{BufferPool, RealDisk};
 use crate::runtime::net::tls::{Credentials, TlsNet};
 use crate::runtime::{Clock, Runtime, mounts as system, process};
-use crate::store::{StoreConfig, Stores, Watermarks};
+use crate::store::{OpenError, StoreConfig, Stores, Watermarks};
 
 pub(crate) mod below;
 mod mounts;
@@ -45,16 +45,17 @@ const STORE_BUFFERS_BYTES: u64 = 32 * 1024 * 1024;
 const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Reads and checks the configuration.
-pub fn read_config(file: &Path) -> Result<Config, StartError> {
+pub fn read_config(file: &Path, overrides: &Overrides) -> Result<Config, StartError> {
     let text = process::read_text(file, CONFIG_BYTES_MAX)
         .map_err(|error| StartError::ConfigFile { file: file.to_owned(), error })?;
-    Ok(Config::parse(file, &text)?)
+    Ok(Config::parse(file, &text, overrides)?)
 }
 
 /// Serves until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), StartError> {
     let stop = process::asked_to_stop()?;
-    let prepared = prepare(&config)?;
+    // It may wait for the mounter.
+    let prepared = tokio::task::block_in_place(|| prepare(&config))?;
     let node = assemble(config, prepared).await?;
     let ready = node.write_ready().await;
     tracing::info!(node = %node.config.node, peer_port = node.ports.peer, admin_port = node.ports.admin, "serving");
@@ -66,15 +67,17 @@ pub async fn run(config: Config) -> Result<(), StartError> {
 }
 
 async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError> {
-    let Prepared { trust, descriptors, locks } = prepared;
+    let Prepared { trust, descriptors, locks, hands } = prepared;
     let (identity, net) = identify(&config, &trust)?;
     let runtime = Runtime::real(net.clone());
     let numbers = Arc::new(Numbers::begin(runtime.disk.as_ref(), &config.state)?);
     let real_origins = Arc::new(RealOrigins::new(&runtime)?);
     let (listener, admin, ports) = ports::take(&runtime, &config).await?;
-    let store_bytes = config.stores.iter().fold(0, |sum: u64, store| sum.saturating_add(store.capacity_bytes));
+    let disks: Vec<StoreConfig> =
+        config.stores.iter().map(|store| store_config(&runtime, store)).collect::<Result<_, _>>()?;
+    let store_bytes = disks.iter().fold(0, |sum: u64, store| sum.saturating_add(store.capacity_bytes));
     let memory_bytes = config.memory_bytes.unwrap_or_else(|| process::memory_budget_bytes(store_bytes));
-    let stores = open_stores(&runtime, &config, cache_bytes(memory_bytes)).await?;
+    let stores = open_stores(&runtime, &config, &disks, cache_bytes(memory_bytes)).await?;
 
     // Nothing is refused from here on.
     let map = MapHolder::open(&runtime, &config.state, config.cluster, config.node.clone(), trust.keys().clone()).await;
@@ -86,7 +89,7 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
     let own = report::own_address(&config, ports, runtime.clock.wall_ms());
     let meeting = parts.peers.announce(own.clone(), parts.ground.map.changed());
     let news = meeting.news();
-    let mounts = Mounts::new(config.mounts.clone(), numbers, &parts, news.clone());
+    let mounts = Mounts::new((config.mounts.clone(), hands), numbers, &parts, news.clone());
     admin.serve(&runtime, Arc::new(Pages::new(&parts, &mounts, meeting.clone())));
     let reporter = Reporter::new(&config, (own, ports.admin, meeting), &parts, mounts.trees());
     let authority = converse(&config, trust, identity, &parts, reporter).await;
@@ -154,21 +157,34 @@ async fn forward_volumes(mut from: watch::Receiver<Option<crate::map::Volumes>>,
     }
 }
 
-async fn open_stores(runtime: &Runtime, config: &Config, cache_bytes: u64) -> Result<Stores, StartError> {
-    let configs: Vec<StoreConfig> = config
-        .stores
-        .iter()
-        .map(|store| StoreConfig {
-            name: store.name.to_string(),
-            path: store.path.clone(),
-            capacity_bytes: store.capacity_bytes,
-        })
-        .collect();
+async fn open_stores(
+    runtime: &Runtime,
+    config: &Config,
+    disks: &[StoreConfig],
+    cache_bytes: u64,
+) -> Result<Stores, StartError> {
     let marks = Watermarks::new(config.watermarks.high, config.watermarks.low)
         .expect("the configuration's watermarks keep the same rule");
     // What the cache has read from a store stays in the store's buffers until the cache gives it up.
     let buffers = BufferPool::new(usize::try_from(cache_bytes + STORE_BUFFERS_BYTES).unwrap_or(usize::MAX));
-    Ok(Stores::open(runtime, buffers, &config.cache_id, &configs, marks).await?)
+    Ok(Stores::open(runtime, buffers, &config.cache_id, disks, marks).await?)
+}
+
+/// A store with its capacity in bytes, of the disk that it lies on.
+fn store_config(runtime: &Runtime, store: &config::Store) -> Result<StoreConfig, OpenError> {
+    let (name, path) = (store.name.to_string(), store.path.clone());
+    let space = tokio::task::block_in_place(|| runtime.disk.space(&path));
+    let disk_bytes = match space {
+        Ok(space) => space.total_bytes,
+        Err(source) => return Err(OpenError::Io { name, path, source }),
+    };
+    match (store.bytes_of(disk_bytes), store.capacity) {
+        (Ok(capacity_bytes), _) => Ok(StoreConfig { name, path, capacity_bytes }),
+        (Err(usable), Capacity::Bytes(capacity_bytes)) => {
+            Err(OpenError::TooLarge { name, path, capacity_bytes, disk_bytes: usable })
+        }
+        (Err(usable), Capacity::Percent(_)) => Ok(StoreConfig { name, path, capacity_bytes: usable }),
+    }
 }
 
 /// What the kernel may have of the stores' files: half of the descriptors that the agent doesn't need to serve at all.

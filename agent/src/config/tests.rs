@@ -17,7 +17,7 @@ mounts: /d/n1/mnt
 ";
 
 fn parse(text: &str) -> Result<Config, String> {
-    Config::parse(Path::new("/d/agent.yaml"), text).map_err(|error| error.to_string())
+    Config::parse(Path::new("/d/agent.yaml"), text, &Overrides::default()).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn the_documented_file_is_read() {
     assert_eq!(config.node.as_str(), "n1");
     assert_eq!((config.ports.peer, config.ports.admin), (0, 7711));
     assert_eq!((config.watermarks.high, config.watermarks.low), (90, 80));
-    assert_eq!(config.stores[0].capacity_bytes, 1 << 30);
+    assert_eq!(config.stores[0].capacity, Capacity::Bytes(1 << 30));
     assert_eq!(config.log_level, LogLevel::Info);
     assert_eq!(config.memory_bytes, None);
 }
@@ -36,7 +36,8 @@ fn each_mistake_is_one_line_that_names_the_field() {
     let cases = [
         ("node: n1", "node: N_1", "node"),
         ("node: n1", "nude: n1", "nude"),
-        ("domain: a", "", "domain"),
+        ("capacityBytes: 1073741824", "capacityPercent: 100", "capacityPercent"),
+        ("capacityBytes: 1073741824", "reserveBytes: 1", "capacityPercent"),
         ("authority: 127.0.0.1:7700", "authority: somewhere", "authority"),
         ("cluster: 75f83916-399c-5d55-ab38-eab123e3805f", "cluster: demo", "cluster"),
         ("capacityBytes: 1073741824", "capacityBytes: lots", "capacityBytes"),
@@ -62,4 +63,27 @@ fn stores_have_their_own_names_and_paths() {
     assert_eq!(names, "/d/agent.yaml: stores: two stores have the name d0");
     let paths = parse(&two("{name: d1, path: /d/n1/d0, capacityBytes: 1}")).expect_err("one path");
     assert_eq!(paths, "/d/agent.yaml: stores: two stores have the path /d/n1/d0");
+}
+
+#[test]
+fn a_pools_file_is_completed_by_the_command_line() {
+    let text = GOOD.replace("node: n1\n", "").replace("address: 127.0.0.1\n", "").replace("domain: a\n", "");
+    let overrides = Overrides { node: Some("n7".into()), address: Some("10.0.0.7".into()) };
+    let config = Config::parse(Path::new("/d/agent.yaml"), &text, &overrides).expect("good");
+    assert_eq!((config.node.as_str(), config.address.to_string().as_str(), &*config.domain), ("n7", "10.0.0.7", ""));
+    let overrides = Overrides { node: Some("N_7".into()), ..overrides };
+    let error = Config::parse(Path::new("/d/agent.yaml"), &text, &overrides).expect_err("not a name").to_string();
+    assert!(error.contains("node") && error.contains("N_7"), "{error}");
+}
+
+#[test]
+fn a_percentage_never_takes_the_reserve() {
+    let store = |capacity: &str| {
+        let config = parse(&GOOD.replace("capacityBytes: 1073741824", capacity)).expect("good");
+        config.stores[0].bytes_of(1_000)
+    };
+    assert_eq!(store("capacityPercent: 90"), Ok(900));
+    assert_eq!(store("capacityPercent: 90, reserveBytes: 300"), Ok(700));
+    assert_eq!(store("capacityBytes: 700, reserveBytes: 300"), Ok(700));
+    assert_eq!(store("capacityBytes: 701, reserveBytes: 300"), Err(700));
 }

@@ -1,4 +1,5 @@
-//! FUSE mounts of this process: made, tuned, found and taken away by system calls only.
+//! FUSE mounts of this process: made, tuned, found and taken away by system calls only, or by the node's mounter where
+//! this process may not.
 //!
 //! Nothing here touches a mount (no stat, no open below it): a FUSE mount whose agent is this process, or is gone,
 //! would block. What is mounted where is read from /proc/self/mountinfo; no helper program is run.
@@ -7,7 +8,10 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use larder_mounter::Client;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// What `mount` shows as the file system's type.
@@ -28,6 +32,61 @@ pub struct Mounted {
     pub at: PathBuf,
     /// The file system's type, `fuse.larder` for ours.
     pub kind: String,
+}
+
+/// Who mounts: this process, if it is root, or the node's mounter.
+#[derive(Clone)]
+pub enum Hands {
+    /// This process.
+    Own,
+    /// The mounter.
+    Mounter(Arc<Client>),
+}
+
+/// How long an agent that starts waits for the mounter: a node that has just come up has others to start.
+const MOUNTER_WITHIN: Duration = Duration::from_secs(120);
+
+impl Hands {
+    /// The mounter's, once it is there. Blocks.
+    pub fn of_mounter(socket: &Path) -> io::Result<Self> {
+        Ok(Self::Mounter(Arc::new(Client::connect(socket, MOUNTER_WITHIN)?)))
+    }
+
+    /// Mounts at `at`; the kernel's first request is waiting on the connection.
+    pub fn mount(&self, at: &Path) -> io::Result<OwnedFd> {
+        match self {
+            Self::Own => mount_fuse(at),
+            Self::Mounter(mounter) => Ok(mounter.mount(name_of(at)?)?),
+        }
+    }
+
+    /// Takes it away, and the folder it was on.
+    pub fn unmount(&self, at: &Path) -> io::Result<()> {
+        match self {
+            Self::Own => unmount(at),
+            Self::Mounter(mounter) => Ok(mounter.unmount(name_of(at)?)?),
+        }
+    }
+
+    /// How far the kernel reads ahead.
+    pub fn set_read_ahead(&self, at: &Path, bytes: u64) -> io::Result<()> {
+        match self {
+            Self::Own => set_read_ahead(at, bytes),
+            Self::Mounter(mounter) => Ok(mounter.read_ahead(name_of(at)?, bytes)?),
+        }
+    }
+
+    /// The folder on which something was mounted; the mounter looks after its own.
+    pub fn remove_mount_point(&self, at: &Path) {
+        match self {
+            Self::Own => remove_mount_point(at),
+            Self::Mounter(_) => {}
+        }
+    }
+}
+
+fn name_of(at: &Path) -> io::Result<&str> {
+    at.file_name().and_then(|name| name.to_str()).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 /// Everything that is mounted in this process's namespace, in order of mounting.
@@ -59,7 +118,7 @@ pub fn remove_mount_point(at: &Path) {
 
 /// Mounts a new read-only FUSE file system at `at` and returns its connection; the kernel's first request (INIT) is
 /// waiting on it. Needs root and /dev/fuse. The caller unmounts.
-pub fn mount_fuse(at: &Path) -> io::Result<OwnedFd> {
+fn mount_fuse(at: &Path) -> io::Result<OwnedFd> {
     let device: OwnedFd = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse")?.into();
     let options = format!(
         "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read={READ_BYTES_MAX}",
@@ -82,7 +141,7 @@ pub fn is_stacked(path: &Path) -> io::Result<bool> {
 }
 
 /// Sets how far the kernel reads ahead on the mount at `at`. INIT can't go above 128 KiB; only this can.
-pub fn set_read_ahead(at: &Path, bytes: u64) -> io::Result<()> {
+fn set_read_ahead(at: &Path, bytes: u64) -> io::Result<()> {
     let mount = mounted_at(at)?.ok_or(io::ErrorKind::NotFound)?;
     fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", mount.device), (bytes / 1024).to_string())
 }

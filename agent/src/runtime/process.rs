@@ -108,7 +108,8 @@ pub fn allocator() -> Option<Allocator> {
     })
 }
 
-/// Reads a small text file that a person named on the command line; an error when it is longer than `max_bytes`.
+/// Reads a small text file that others put there and the configuration names, through links as Kubernetes makes them; an
+/// error when it is longer than `max_bytes`.
 pub fn read_text(file: &Path, max_bytes: u64) -> io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
@@ -136,6 +137,18 @@ pub fn asked_to_stop() -> io::Result<impl Future<Output = ()>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_a_config_map_is_read_through_its_links() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("..2026_01")).expect("made");
+        std::fs::write(at("..2026_01/ca.pem"), "text").expect("written");
+        std::os::unix::fs::symlink("..2026_01", at("..data")).expect("linked");
+        std::os::unix::fs::symlink("..data/ca.pem", at("ca.pem")).expect("linked");
+        assert_eq!(read_text(&at("ca.pem"), 4).expect("reads"), "text");
+        assert_eq!(read_text(&at("ca.pem"), 3).expect_err("too long").kind(), io::ErrorKind::InvalidData);
+    }
 
     #[test]
     fn the_allocator_knows_what_is_held() {

@@ -23,6 +23,7 @@ use crate::fs::{Below, Chunks, Fs, NameRoom, Names, Numbers};
 use crate::fuse::{Mount, Ops, Passthrough};
 use crate::metrics::Trees;
 use crate::origin::Volumes;
+use crate::runtime::mounts::Hands;
 use crate::runtime::tasks::Pool;
 use crate::runtime::{Runtime, mounts as system};
 
@@ -57,6 +58,7 @@ pub(super) struct Mounts {
 struct Inner {
     runtime: Runtime,
     folder: PathBuf,
+    hands: Hands,
     numbers: Arc<Numbers>,
     names: Arc<dyn Names>,
     chunks: Arc<dyn Chunks>,
@@ -76,10 +78,16 @@ struct Inner {
 
 impl Mounts {
     /// No mounts yet, in `folder`.
-    pub(super) fn new(folder: PathBuf, numbers: Arc<Numbers>, parts: &Parts, news: Arc<Notify>) -> Self {
+    pub(super) fn new(
+        (folder, hands): (PathBuf, Hands),
+        numbers: Arc<Numbers>,
+        parts: &Parts,
+        news: Arc<Notify>,
+    ) -> Self {
         let runtime = parts.ground.runtime.clone();
         let inner = Inner {
             folder,
+            hands,
             numbers,
             names: Arc::new(parts.names.clone()),
             chunks: Arc::new(Bytewise { cache: parts.cache.clone(), stores: parts.ground.stores.clone() }),
@@ -111,7 +119,7 @@ impl Mounts {
         let unmounted = self.inner.calls.run(move || {
             let live = inner.live.lock().take();
             inner.trees.replace(BTreeMap::new());
-            live.into_iter().flatten().for_each(|(_, mount)| take_away(mount));
+            live.into_iter().flatten().for_each(|(_, mount)| inner.take_away(mount));
         });
         let unmounted = unmounted.await;
         if let Err(error) = unmounted {
@@ -153,11 +161,11 @@ impl Inner {
             .map(|(id, _)| *id)
             .collect();
         for mount in gone.iter().filter_map(|id| live.remove(id)) {
-            take_away(mount);
+            self.take_away(mount);
         }
         for (id, volume) in wanted.iter() {
             match live.get(id) {
-                Some(mount) => update(mount, volume),
+                Some(mount) => self.update(mount, volume),
                 None => match self.mount(volume) {
                     Ok(mount) => {
                         tracing::info!(volume = %volume.name, at = %mount.at().display(), "mounted");
@@ -191,11 +199,13 @@ impl Inner {
     fn mount(&self, volume: &Arc<Volume>) -> io::Result<Mount> {
         let name = EntryName::parse(&volume.name).map_err(|_| io::ErrorKind::InvalidInput)?;
         let at = self.folder.join(name.as_str());
-        if let Some(mount) = system::mounted_at(&at)? {
-            let why = format!("{} is mounted at {} already", mount.kind, at.display());
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+        if matches!(self.hands, Hands::Own) {
+            if let Some(mount) = system::mounted_at(&at)? {
+                let why = format!("{} is mounted at {} already", mount.kind, at.display());
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+            }
+            self.runtime.disk.create_dir_all(&at)?;
         }
-        self.runtime.disk.create_dir_all(&at)?;
         let backings = self.passthrough.connection();
         let below = Below {
             names: self.names.clone(),
@@ -205,7 +215,7 @@ impl Inner {
             room: self.room.clone(),
         };
         let fs = Arc::new(Fs::new(self.runtime.clone(), volume.clone(), below));
-        Mount::new(&self.runtime, fs, backings, &at, self.ops.clone())
+        Mount::new(&self.runtime, fs, backings, (&at, &self.hands), self.ops.clone())
     }
 
     fn tell(&self, volume: &Volume, error: &io::Error) {
@@ -215,28 +225,28 @@ impl Inner {
             tracing::error!(volume = %volume.name, namespace = %volume.namespace, %error, "the volume can't be mounted");
         }
     }
-}
 
-fn update(mount: &Mount, volume: &Arc<Volume>) {
-    let before = mount.fs().volume();
-    if Arc::ptr_eq(&before, volume) {
-        return;
-    }
-    mount.fs().set_volume(volume.clone());
-    if before.read_ahead_bytes != volume.read_ahead_bytes
-        && let Err(error) = system::set_read_ahead(mount.at(), volume.read_ahead_bytes)
-    {
-        tracing::warn!(volume = %volume.name, %error, "the kernel's read-ahead can't be changed");
-    }
-}
-
-fn take_away(mount: Mount) {
-    let at = mount.at().to_owned();
-    match mount.unmount() {
-        Ok(()) => {
-            system::remove_mount_point(&at);
-            tracing::info!(at = %at.display(), "unmounted");
+    fn update(&self, mount: &Mount, volume: &Arc<Volume>) {
+        let before = mount.fs().volume();
+        if Arc::ptr_eq(&before, volume) {
+            return;
         }
-        Err(error) => tracing::error!(at = %at.display(), %error, "the mount can't be taken away"),
+        mount.fs().set_volume(volume.clone());
+        if before.read_ahead_bytes != volume.read_ahead_bytes
+            && let Err(error) = self.hands.set_read_ahead(mount.at(), volume.read_ahead_bytes)
+        {
+            tracing::warn!(volume = %volume.name, %error, "the kernel's read-ahead can't be changed");
+        }
+    }
+
+    fn take_away(&self, mount: Mount) {
+        let at = mount.at().to_owned();
+        match mount.unmount() {
+            Ok(()) => {
+                self.hands.remove_mount_point(&at);
+                tracing::info!(at = %at.display(), "unmounted");
+            }
+            Err(error) => tracing::error!(at = %at.display(), %error, "the mount can't be taken away"),
+        }
     }
 }

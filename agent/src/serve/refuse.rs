@@ -10,6 +10,7 @@ use super::mounts;
 use crate::config::{Config, ConfigError};
 use crate::fs::NumbersError;
 use crate::runtime::disk::{Disk, Lock, RealDisk};
+use crate::runtime::mounts::Hands;
 use crate::runtime::{mounts as system, process};
 use crate::store::OpenError;
 
@@ -31,7 +32,7 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Mounting needs root.
-    #[error("the agent must run as root, because it mounts: run it with sudo")]
+    #[error("the agent must run as root, because it mounts: run it with sudo, or give it a mounter")]
     NotRoot,
     /// There is no FUSE.
     #[error("there is no /dev/fuse: load the kernel's module with `modprobe fuse`, or give the container the device")]
@@ -124,28 +125,28 @@ pub(super) struct Prepared {
     /// Descriptors this process may have.
     pub(super) descriptors: u64,
     pub(super) locks: Vec<Box<dyn Lock>>,
+    /// Who mounts.
+    pub(super) hands: Hands,
 }
 
 /// Refuses what can be refused without changing anything, then makes and locks the folders.
 pub(super) fn prepare(config: &Config) -> Result<Prepared, StartError> {
-    if !process::is_root() {
-        return Err(StartError::NotRoot);
-    }
-    if !system::has_device() {
-        return Err(StartError::NoFuse);
-    }
+    let hands = hands(config)?;
     let limit = process::raise_descriptors()?;
     if limit < process::DESCRIPTORS_MIN {
         return Err(StartError::Descriptors { limit });
     }
-    let pem = RealDisk.read_small(&config.trust, TRUST_BYTES_MAX).map_err(|error| StartError::Folder {
+    let pem = process::read_text(&config.trust, TRUST_BYTES_MAX).map_err(|error| StartError::Folder {
         field: "trust",
         path: config.trust.clone(),
         error,
     })?;
-    let trust = Trust::from_pem(&pem).map_err(|error| StartError::Trust { path: config.trust.clone(), error })?;
+    let trust =
+        Trust::from_pem(pem.as_bytes()).map_err(|error| StartError::Trust { path: config.trust.clone(), error })?;
     let mut locks = Vec::new();
-    for (field, path) in [("state", &config.state), ("mounts", &config.mounts)] {
+    // The mounter makes the folder of mounts, and lets one agent in at a time.
+    let mounts = matches!(hands, Hands::Own).then_some(("mounts", &config.mounts));
+    for (field, path) in [("state", &config.state)].into_iter().chain(mounts) {
         let refuse = |error| StartError::Folder { field, path: path.clone(), error };
         RealDisk.create_dir_all(path).map_err(refuse)?;
         locks.push(RealDisk.lock(path).map_err(|error| match error.kind() {
@@ -153,6 +154,30 @@ pub(super) fn prepare(config: &Config) -> Result<Prepared, StartError> {
             _ => refuse(error),
         })?);
     }
-    mounts::clean(&config.mounts)?;
-    Ok(Prepared { trust, descriptors: limit, locks })
+    if matches!(hands, Hands::Own) {
+        mounts::clean(&config.mounts)?;
+    }
+    Ok(Prepared { trust, descriptors: limit, locks, hands })
+}
+
+/// Who mounts. A mounter also prepares the stores, which lie where this process may make nothing.
+fn hands(config: &Config) -> Result<Hands, StartError> {
+    let Some(socket) = &config.mounter else {
+        if !process::is_root() {
+            return Err(StartError::NotRoot);
+        }
+        if !system::has_device() {
+            return Err(StartError::NoFuse);
+        }
+        return Ok(Hands::Own);
+    };
+    let refuse = |error| StartError::Folder { field: "mounter", path: socket.clone(), error };
+    let hands = Hands::of_mounter(socket).map_err(refuse)?;
+    for store in &config.stores {
+        if let (Hands::Mounter(mounter), Some(host_path)) = (&hands, &store.host_path) {
+            let refuse = |error| StartError::Folder { field: "stores", path: host_path.into(), error };
+            mounter.prepare(host_path).map_err(|error| refuse(error.into()))?;
+        }
+    }
+    Ok(hands)
 }

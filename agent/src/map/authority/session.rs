@@ -21,6 +21,7 @@ use super::super::credentials::{NodeIdentity, Request};
 use super::super::whereabouts::Told;
 use super::{ConversationError, Inner, stored};
 use crate::runtime::net::Lane;
+use crate::runtime::process;
 
 /// The authority counts silence in these.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -66,10 +67,10 @@ fn refuses_identity(code: tonic::Code) -> bool {
 }
 
 async fn join(inner: &Arc<Inner>) -> Result<NodeIdentity, ConversationError> {
-    let (disk, token) = (inner.runtime.disk.clone(), inner.options.token.clone());
-    let token =
-        inner.pool.run(move || disk.read_small(&token, TOKEN_BYTES_MAX)).await?.map_err(ConversationError::Token)?;
-    let token = String::from_utf8(token).map_err(|_| ConversationError::Token(io::ErrorKind::InvalidData.into()))?;
+    let token = inner.options.token.clone();
+    // The kubelet puts it there as a link, which it turns to the next one.
+    let token = inner.pool.run(move || process::read_text(&token, TOKEN_BYTES_MAX)).await?;
+    let token = token.map_err(ConversationError::Token)?;
     let request = Request::new()?;
     let asked = message::JoinRequest {
         node: inner.options.name.as_str().to_owned(),

@@ -1,0 +1,163 @@
+//! One cluster's folder: its socket, and one agent at a time on it. What an agent mounted ends with its connection.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use larder_mounter::{AGENT, AGENT_USER, MOUNTS, Reply, Request, SOCKET, receive, send};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket};
+
+use super::{mounts, stores};
+
+/// Agents that wait for the one before them to end.
+const WAITING: i32 = 4;
+
+/// Volumes of one cluster.
+const MOUNTS_MAX: usize = 1_024;
+
+/// After an accept that failed, before the next.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// What an agent asked for, or why it isn't done.
+type Done = io::Result<Option<OwnedFd>>;
+
+/// Makes the folder's parts, then serves agents for ever.
+pub fn serve(folder: &Path, allowed: &[PathBuf]) -> io::Result<()> {
+    let agents = folder.join(AGENT);
+    make(&agents, 0o700)?;
+    chown(&agents, Some(AGENT_USER), Some(AGENT_USER))?;
+    make(&folder.join(MOUNTS), 0o755)?;
+    let listener = open_socket(&folder.join(SOCKET))?;
+    let cluster = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    loop {
+        let Ok(raw) = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) else {
+            std::thread::sleep(BREATH);
+            continue;
+        };
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+        let agent = unsafe { OwnedFd::from_raw_fd(raw) };
+        eprintln!("larder-mounter: {cluster}: an agent is here");
+        let mut session = Session { folder, cluster: &cluster, allowed, mounted: Vec::new() };
+        if let Err(error) = session.converse(&agent) {
+            eprintln!("larder-mounter: {cluster}: the agent's connection: {error}");
+        }
+        session.end();
+    }
+}
+
+fn make(folder: &Path, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(mode).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    // A link here would lead elsewhere what is meant for this folder.
+    if !fs::symlink_metadata(folder)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(mode))
+}
+
+/// Bound aside and renamed, so that nobody connects before it is the agent's alone.
+fn open_socket(path: &Path) -> io::Result<OwnedFd> {
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    let aside = path.with_extension("new");
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    bind(fd.as_raw_fd(), &UnixAddr::new(&aside)?)?;
+    chown(&aside, Some(AGENT_USER), Some(AGENT_USER))?;
+    fs::set_permissions(&aside, fs::Permissions::from_mode(0o600))?;
+    listen(&fd, Backlog::new(WAITING)?)?;
+    fs::rename(&aside, path)?;
+    Ok(fd)
+}
+
+struct Session<'a> {
+    folder: &'a Path,
+    cluster: &'a str,
+    allowed: &'a [PathBuf],
+    mounted: Vec<PathBuf>,
+}
+
+impl Session<'_> {
+    fn converse(&mut self, agent: &OwnedFd) -> io::Result<()> {
+        while let Some((bytes, _unasked)) = receive(agent)? {
+            let done = match Request::decode(&bytes) {
+                Ok(request) => self.answer(request),
+                Err(malformed) => Err(io::Error::other(malformed)),
+            };
+            match done {
+                Ok(descriptor) => {
+                    send(agent, &Reply::Done.encode(), descriptor.as_ref().map(|descriptor| descriptor.as_fd()))?;
+                }
+                Err(error) => {
+                    let refused = Reply::Refused { errno: error.raw_os_error().unwrap_or(0), why: error.to_string() };
+                    send(agent, &refused.encode(), None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, request: Request) -> Done {
+        match request {
+            Request::Prepare { host_path } => {
+                stores::prepare(Path::new(&host_path), self.cluster, self.allowed).map_err(io::Error::other)?;
+                Ok(None)
+            }
+            Request::Mount { name } => self.mount(&name).map(Some),
+            Request::Unmount { name } => {
+                let at = self.known(&name)?;
+                mounts::take_away(&at)?;
+                self.mounted.retain(|mounted| *mounted != at);
+                Ok(None)
+            }
+            Request::ReadAhead { name, bytes } => {
+                mounts::read_ahead(&self.known(&name)?, bytes)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn mount(&mut self, name: &str) -> io::Result<OwnedFd> {
+        let at = self.at(name)?;
+        if self.mounted.len() >= MOUNTS_MAX {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        if mounts::is_mounted(&at)? {
+            // Somebody unmounted ours, and a new one is asked for; or the agent has lost count.
+            mounts::take_away(&at)?;
+        }
+        make(&at, 0o755)?;
+        let connection = mounts::make(&at)?;
+        self.mounted.retain(|mounted| *mounted != at);
+        self.mounted.push(at);
+        Ok(connection)
+    }
+
+    /// Where a volume of this name is mounted. A name is one component: nothing outside can be meant.
+    fn at(&self, name: &str) -> io::Result<PathBuf> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        let is_name = !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && name.bytes().all(plain);
+        if is_name { Ok(self.folder.join(MOUNTS).join(name)) } else { Err(io::ErrorKind::InvalidFilename.into()) }
+    }
+
+    fn known(&self, name: &str) -> io::Result<PathBuf> {
+        let at = self.at(name)?;
+        if self.mounted.contains(&at) { Ok(at) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// The agent is gone: readers get ENOTCONN, and the next agent mounts anew.
+    fn end(&self) {
+        for at in self.mounted.iter().rev() {
+            if let Err(error) = mounts::take_away(at) {
+                eprintln!("larder-mounter: {}: {error}", at.display());
+            }
+        }
+        eprintln!("larder-mounter: {}: the agent is gone; {} mounts are taken away", self.cluster, self.mounted.len());
+    }
+}

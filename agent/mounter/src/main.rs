@@ -1,0 +1,50 @@
+//! `larder-mounter [--run DIR] [--allowed-prefixes A,B]`: for each cluster's folder below DIR, mounts for its agent.
+//!
+//! Runs as root on each node; talks to nobody but the agents, over their sockets. It never touches its own mounts: what
+//! is mounted where is read from /proc/self/mountinfo.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+mod daemon;
+
+use daemon::Settings;
+
+const USAGE: &str = "usage: larder-mounter [--run DIR] [--allowed-prefixes PATH,PATH...]";
+
+fn main() -> ExitCode {
+    let settings = match settings(std::env::args().skip(1)) {
+        Ok(settings) => settings,
+        Err(message) => {
+            eprintln!("larder-mounter: {message}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match daemon::run(settings) {
+        Ok(never) => match never {},
+        Err(error) => {
+            eprintln!("larder-mounter: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings(mut arguments: impl Iterator<Item = String>) -> Result<Settings, String> {
+    let mut settings = Settings {
+        run: PathBuf::from("/run/larder"),
+        allowed_prefixes: vec![PathBuf::from("/mnt"), PathBuf::from("/var/lib/larder")],
+    };
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value; {USAGE}"));
+        match argument.as_str() {
+            "--run" => settings.run = value()?.into(),
+            "--allowed-prefixes" => settings.allowed_prefixes = value()?.split(',').map(PathBuf::from).collect(),
+            _ => return Err(format!("{argument} is unknown; {USAGE}")),
+        }
+    }
+    let relative = settings.allowed_prefixes.iter().chain([&settings.run]).find(|path| !path.is_absolute());
+    match relative.cloned() {
+        Some(path) => Err(format!("{} must be absolute", path.display())),
+        None => Ok(settings),
+    }
+}
