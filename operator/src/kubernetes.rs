@@ -1,0 +1,262 @@
+//! The operator: makes CacheClusters so, on a real Kubernetes.
+//!
+//! Each replica watches and answers its probes; one leads, by Lease, and only it writes and runs the map authorities
+//! (the same as local mode's). A reconcile goes dereference -> validate -> plan (pure) -> apply -> status. One token
+//! ends everything; who loses the lease stops writing at once and ends, to begin again as a follower.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{Controller, WatchStreamExt, controller, watcher};
+use kube::{Api, Client, Resource};
+use larder_crds::{CacheCluster, CacheNode, CacheVolume};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+mod authorities;
+mod backoff;
+pub mod cluster;
+mod context;
+mod election;
+mod http;
+mod ledger;
+mod metrics;
+pub mod names;
+mod report;
+mod tokens;
+mod written;
+
+pub use context::Settings;
+
+use context::Context;
+use election::Election;
+
+/// CacheClusters reconciled at once.
+const CONCURRENCY: u16 = 4;
+
+/// News of one object within this are one.
+const DEBOUNCE: Duration = Duration::from_millis(300);
+
+/// How long the end may take.
+const END: Duration = Duration::from_secs(10);
+
+/// Why the operator ends.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// No configuration for the API server, or none that works.
+    #[error("the API server: {0}")]
+    Client(Box<kube::Error>),
+    /// Probes and metrics can't be served.
+    #[error("can't listen on {at}: {error}")]
+    Listen {
+        /// Where.
+        at: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another replica leads now.
+    #[error("another replica leads now")]
+    Deposed,
+}
+
+/// Runs until `stop` is cancelled, or until this replica, having led, leads no more.
+pub async fn run(settings: Settings, probes: SocketAddr, stop: CancellationToken) -> Result<(), OperatorError> {
+    let client = Client::try_default().await.map_err(|error| OperatorError::Client(Box::new(error)))?;
+    let listen = |error| OperatorError::Listen { at: probes, error };
+    let listener = http::listen(probes).await.map_err(listen)?;
+    let tracker = TaskTracker::new();
+    let _ended = stop.clone().drop_guard();
+    let (context, news) = watch_all(client.clone(), &settings, &stop, &tracker);
+    let shown = context.clone();
+    let pages = http::Pages { ready: AtomicBool::new(false), metrics: Box::new(move || shown.metrics.text()) };
+    let pages = Arc::new(pages);
+    tracker.spawn(http::serve(listener, pages.clone(), stop.clone()));
+    let all_known = known(&context);
+    tokio::select! { biased;
+        () = stop.cancelled() => return Ok(()),
+        () = all_known => pages.ready.store(true, Ordering::Relaxed),
+    }
+    tracing::info!(identity = settings.identity, "ready; waiting for the lease");
+    let outcome = lead(client, &settings, context, news, &stop, &tracker).await;
+    stop.cancel();
+    tracker.close();
+    if tokio::time::timeout(END, tracker.wait()).await.is_err() {
+        tracing::warn!("not every task has ended in time");
+    }
+    outcome
+}
+
+/// Waits for the lease, works while it is held.
+async fn lead(
+    client: Client,
+    settings: &Settings,
+    context: Arc<Context>,
+    news: watch::Receiver<u64>,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) -> Result<(), OperatorError> {
+    let mut election = Election::new(client.clone(), &settings.namespace, settings.identity.clone());
+    if !election.win(stop).await {
+        return Ok(());
+    }
+    context.metrics.leads.store(true, Ordering::Relaxed);
+    let leading = context.leading.clone();
+    let working = tracker.spawn(control(client, context.clone(), news));
+    tracker.spawn(report::look_after(context.clone()));
+    tokio::select! { biased;
+        () = leading.cancelled() => {}
+        () = election.keep(stop) => {}
+    }
+    leading.cancel();
+    context.metrics.leads.store(false, Ordering::Relaxed);
+    context.authorities.stop_all().await;
+    if tokio::time::timeout(END, working).await.is_err() {
+        tracing::warn!("a reconcile hangs");
+    }
+    election.release().await;
+    if stop.is_cancelled() { Ok(()) } else { Err(OperatorError::Deposed) }
+}
+
+/// The controller of CacheClusters: also told of what they own, and of every volume and node.
+async fn control(client: Client, context: Arc<Context>, news: watch::Receiver<u64>) {
+    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={}", names::MANAGER));
+    let leading = context.leading.clone();
+    let controller =
+        Controller::new(Api::<DeserializeGuard<CacheCluster>>::all(client.clone()), watcher::Config::default());
+    let reconciled = controller
+        .with_config(controller::Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
+        .owns(Api::<DaemonSet>::all(client.clone()), ours.clone())
+        .owns(Api::<ConfigMap>::all(client.clone()), ours.clone())
+        .owns(Api::<Service>::all(client), ours)
+        .reconcile_all_on(changes(news))
+        .graceful_shutdown_on(async move { leading.cancelled().await })
+        .run(cluster::reconcile, cluster::on_error, context.clone());
+    reconciled
+        .for_each(|outcome| {
+            let counter = match &outcome {
+                Ok(_) => &context.metrics.successes,
+                Err(_) => &context.metrics.errors,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+            async {}
+        })
+        .await;
+}
+
+/// Each change, for as long as there is somebody to make one.
+fn changes(news: watch::Receiver<u64>) -> impl Stream<Item = ()> + Send + 'static {
+    futures::stream::unfold(news, |mut news| async move {
+        news.changed().await.ok()?;
+        Some(((), news))
+    })
+}
+
+/// Starts every watch; the receiver changes when a volume or a node's labels did.
+fn watch_all(
+    client: Client,
+    settings: &Settings,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) -> (Arc<Context>, watch::Receiver<u64>) {
+    let (sender, news) = watch::channel(0_u64);
+    let sender = Arc::new(sender);
+    let (clusters, each) = follow::<DeserializeGuard<CacheCluster>>(client.clone());
+    tracker.spawn(drain(each, stop.clone(), |_| {}));
+    let (cache_nodes, each) = follow::<DeserializeGuard<CacheNode>>(client.clone());
+    tracker.spawn(drain(each, stop.clone(), |_| {}));
+    let (volumes, each) = follow::<DeserializeGuard<CacheVolume>>(client.clone());
+    let changed = sender.clone();
+    tracker.spawn(drain(each, stop.clone(), move |_| changed.send_modify(|count| *count += 1)));
+    let (nodes, each) = follow::<Node>(client.clone());
+    let mut labels = Labels::default();
+    tracker.spawn(drain(each, stop.clone(), move |event| {
+        if labels.changed(event) {
+            sender.send_modify(|count| *count += 1);
+        }
+    }));
+    let context = Context {
+        client,
+        settings: settings.clone(),
+        leading: stop.child_token(),
+        clusters,
+        volumes,
+        cache_nodes,
+        nodes,
+        authorities: Default::default(),
+        backoff: Default::default(),
+        written: Default::default(),
+        metrics: Default::default(),
+    };
+    (Arc::new(context), news)
+}
+
+async fn known(context: &Context) {
+    // The stores' writers live as long as the process.
+    let _ = tokio::join!(
+        context.clusters.wait_until_ready(),
+        context.volumes.wait_until_ready(),
+        context.cache_nodes.wait_until_ready(),
+        context.nodes.wait_until_ready(),
+    );
+}
+
+type Events<K> = futures::stream::BoxStream<'static, watcher::Result<watcher::Event<K>>>;
+
+/// A store of all objects of a kind, and the events that fill it as they are taken.
+fn follow<K>(client: Client) -> (Store<K>, Events<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store::<K>();
+    let events = watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff().reflect(writer);
+    (store, events.boxed())
+}
+
+async fn drain<K>(
+    mut events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Unpin,
+    stop: CancellationToken,
+    mut each: impl FnMut(&watcher::Event<K>),
+) {
+    loop {
+        let next = tokio::select! { biased;
+            () = stop.cancelled() => return,
+            next = events.try_next() => next,
+        };
+        match next {
+            Ok(Some(event)) => each(&event),
+            Ok(None) => return,
+            Err(error) => tracing::warn!(%error, "a watch failed; it is begun again"),
+        }
+    }
+}
+
+/// Labels of nodes, for noticing when they change: nodes' statuses change every few seconds.
+#[derive(Default)]
+struct Labels(BTreeMap<String, BTreeMap<String, String>>);
+
+impl Labels {
+    fn changed(&mut self, event: &watcher::Event<Node>) -> bool {
+        let name = |node: &Node| node.metadata.name.clone().unwrap_or_default();
+        match event {
+            watcher::Event::Apply(node) | watcher::Event::InitApply(node) => {
+                let labels = node.metadata.labels.clone().unwrap_or_default();
+                self.0.insert(name(node), labels.clone()) != Some(labels)
+            }
+            watcher::Event::Delete(node) => self.0.remove(&name(node)).is_some(),
+            // Some may have gone meanwhile.
+            watcher::Event::InitDone => true,
+            watcher::Event::Init => false,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What every reconcile shares: the client, the stores that watches fill, the authorities that run, who we are.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::Client;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::Store;
+use larder_crds::{CacheCluster, CacheNode, CacheVolume};
+use tokio_util::sync::CancellationToken;
+
+use super::authorities::Authorities;
+use super::backoff::Backoff;
+use super::metrics::Metrics;
+use super::written::Written;
+
+/// For one request to the API server.
+pub const REQUEST: Duration = Duration::from_secs(10);
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The agents' image.
+    pub agent_image: String,
+    /// Where agents reach this replica.
+    pub advertise: IpAddr,
+    /// The address authorities listen on.
+    pub listen: IpAddr,
+    /// Paths below which stores may lie.
+    pub allowed_prefixes: Vec<String>,
+    /// The namespace of the Lease.
+    pub namespace: String,
+    /// Who holds what this replica holds: its address and its process.
+    pub identity: String,
+}
+
+/// What every reconcile shares.
+pub struct Context {
+    pub(super) client: Client,
+    pub(super) settings: Settings,
+    /// Cancelled when this replica leads no more: nothing is written then.
+    pub(super) leading: CancellationToken,
+    pub(super) clusters: Store<DeserializeGuard<CacheCluster>>,
+    pub(super) volumes: Store<DeserializeGuard<CacheVolume>>,
+    pub(super) cache_nodes: Store<DeserializeGuard<CacheNode>>,
+    pub(super) nodes: Store<Node>,
+    pub(super) authorities: Authorities,
+    pub(super) backoff: Backoff,
+    pub(super) written: Written,
+    pub(super) metrics: Metrics,
+}

@@ -1,0 +1,243 @@
+//! Statuses of all three kinds, from what nodes report: looked at each second, written when they say something new.
+//!
+//! A status says which generation it is about; one that isn't applied yet is left alone, so `observedGeneration` never
+//! runs ahead of what was done. The words are `status.rs`'s, the same as local mode's.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use kube::api::Patch;
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Resource};
+use larder_crds::{
+    CacheCluster, CacheClusterStatus, CacheNode, CacheVolume, CacheVolumeStatus, ClusterConditionType,
+    ClusterReadyReason, ConditionStatus, Time, VolumeConditionType, VolumeReadyReason, condition, set_condition,
+};
+use larder_proto::map::ClusterMap;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::authorities::{Running, Told};
+use super::cluster::ReconcileError;
+use super::context::Context;
+use super::names;
+use crate::authority::NodeStatus;
+use crate::manifest::ObjectName;
+use crate::manifest::told::Refusal;
+use crate::status::{self, NodeView, View};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A node that has not reported for this long is silent; reports come each second.
+const SILENT_MS: u64 = 3_000;
+
+/// Looks each second while this replica leads.
+pub async fn look_after(context: Arc<Context>) {
+    let mut tick = interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! { biased;
+            () = context.leading.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        if let Err(error) = look(&context).await {
+            tracing::warn!(%error, "a status can't be written; the next look tries again");
+        }
+    }
+}
+
+async fn look(context: &Context) -> Result<(), ReconcileError> {
+    let running = context.authorities.all().await;
+    for guarded in context.clusters.state() {
+        let Ok(cluster) = &guarded.0 else { continue };
+        let name = super::cluster::name_of(&cluster.metadata);
+        let Some(running) = running.get(&name).filter(|running| running.uid == uid(cluster)) else { continue };
+        report_cluster(context, cluster, &name, running).await?;
+    }
+    for guarded in context.volumes.state() {
+        let Ok(volume) = &guarded.0 else { continue };
+        let own = super::cluster::name_of(&volume.metadata);
+        let (namespace, cluster) = volume_cluster(volume, &own);
+        let of = ObjectName { namespace, name: cluster };
+        report_volume(context, volume, &own, &of, running.get(&of)).await?;
+    }
+    Ok(())
+}
+
+fn uid(cluster: &CacheCluster) -> String {
+    cluster.metadata.uid.clone().unwrap_or_default()
+}
+
+fn volume_cluster(volume: &CacheVolume, own: &ObjectName) -> (String, String) {
+    let namespace = volume.spec.cluster_ref.namespace.clone().unwrap_or_else(|| own.namespace.clone());
+    (namespace, volume.spec.cluster_ref.name.clone())
+}
+
+/// What a look sees of one cluster.
+struct Seen {
+    map: Option<Arc<ClusterMap>>,
+    nodes: Vec<NodeView>,
+    told: Told,
+}
+
+impl Seen {
+    fn of(running: &Running) -> Self {
+        let told = running.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut reported = running.authority.nodes();
+        let is_live = |node: &NodeStatus| node.silent_ms.is_some_and(|silent| silent < SILENT_MS);
+        let view = |name: &larder_proto::ids::NodeName| {
+            let position = reported.iter().position(|node| node.name == *name);
+            let reported = position.map(|position| reported.swap_remove(position));
+            NodeView { name: name.clone(), is_live: reported.as_ref().is_some_and(is_live), reported, ended: None }
+        };
+        let nodes = told.nodes.iter().map(view).collect();
+        Self { map: running.authority.map(), nodes, told }
+    }
+}
+
+async fn report_cluster(
+    context: &Context,
+    cluster: &CacheCluster,
+    name: &ObjectName,
+    running: &Running,
+) -> Result<(), ReconcileError> {
+    let seen = Seen::of(running);
+    if seen.told.generation != cluster.metadata.generation || cluster.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let (volumes, now) = (running.authority.volumes(), now());
+    let before = cluster.status.clone().unwrap_or_default();
+    let view =
+        View { map: seen.map.as_deref(), nodes: &seen.nodes, volumes: &volumes, problems: &before.problems, now: &now };
+    write::<CacheCluster>(context, name, &status::cluster(cluster, &before.conditions, view)).await?;
+    for node in &seen.nodes {
+        let object =
+            ObjectName { namespace: name.namespace.clone(), name: names::cache_node(&name.name, node.name.as_str()) };
+        write::<CacheNode>(context, &object, &status::node(node)).await?;
+    }
+    Ok(())
+}
+
+async fn report_volume(
+    context: &Context,
+    volume: &CacheVolume,
+    name: &ObjectName,
+    cluster: &ObjectName,
+    running: Option<&Running>,
+) -> Result<(), ReconcileError> {
+    if volume.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let earlier = volume.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
+    let Some(running) = running else {
+        let known = context.clusters.state();
+        let known = known.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+        if known.map(|known| super::cluster::name_of(&known.metadata)).any(|known| known == *cluster) {
+            return Ok(()); // Its reconcile is under way, or has said why it isn't.
+        }
+        let message = format!("there is no CacheCluster {cluster}");
+        return refuse_volume(context, volume, name, VolumeReadyReason::ClusterNotFound, message).await;
+    };
+    let seen = Seen::of(running);
+    match seen.told.volumes.get(name) {
+        None => {
+            let message = format!("CacheCluster {cluster} takes volumes of its own namespace only (allowedNamespaces)");
+            if allows(context, volume, cluster) || seen.told.generation.is_none() {
+                return Ok(());
+            }
+            refuse_volume(context, volume, name, VolumeReadyReason::NamespaceNotAllowed, message).await
+        }
+        Some((generation, _)) if *generation != volume.metadata.generation => Ok(()),
+        Some((_, Err(Refusal { field, message, of_secret }))) => {
+            let reason = match (*of_secret, *field) {
+                (true, _) => VolumeReadyReason::SecretNotFound,
+                (false, "spec.origin.local") => VolumeReadyReason::NotSupported,
+                (false, _) => VolumeReadyReason::Invalid,
+            };
+            refuse_volume(context, volume, name, reason, format!("{field}: {message}")).await
+        }
+        Some((_, Ok(id))) => {
+            let (volumes, now) = (running.authority.volumes(), now());
+            let view =
+                View { map: seen.map.as_deref(), nodes: &seen.nodes, volumes: &volumes, problems: &[], now: &now };
+            write::<CacheVolume>(context, name, &status::volume(volume, *id, &earlier, view)).await
+        }
+    }
+}
+
+fn allows(context: &Context, volume: &CacheVolume, cluster: &ObjectName) -> bool {
+    let known = context.clusters.state();
+    let found = known.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+    let mut found = found.filter(|known| super::cluster::name_of(&known.metadata) == *cluster);
+    let own = super::cluster::name_of(&volume.metadata).namespace;
+    found.next().is_some_and(|found| found.spec.allowed_namespaces.allows(&cluster.namespace, &own))
+}
+
+async fn refuse_volume(
+    context: &Context,
+    volume: &CacheVolume,
+    name: &ObjectName,
+    reason: VolumeReadyReason,
+    message: String,
+) -> Result<(), ReconcileError> {
+    let mut status = volume.status.clone().unwrap_or_default();
+    let generation = volume.metadata.generation;
+    let ready = condition(VolumeConditionType::Ready, ConditionStatus::False, reason, message, generation, now());
+    set_condition(&mut status.conditions, ready);
+    let status = CacheVolumeStatus { observed_generation: generation, origin: volume.spec.origin.text(), ..status };
+    write::<CacheVolume>(context, name, &status).await
+}
+
+/// Says why nothing is made of a CacheCluster, or what its deletion waits for.
+pub async fn refuse(
+    context: &Context,
+    cluster: &CacheCluster,
+    reason: ClusterReadyReason,
+    message: &str,
+) -> Result<(), ReconcileError> {
+    let mut status = cluster.status.clone().unwrap_or_default();
+    let generation = cluster.metadata.generation;
+    let ready = condition(ClusterConditionType::Ready, ConditionStatus::False, reason, message, generation, now());
+    set_condition(&mut status.conditions, ready);
+    let status = CacheClusterStatus { observed_generation: generation, cache_id: Some(cluster.cache_id()), ..status };
+    write::<CacheCluster>(context, &super::cluster::name_of(&cluster.metadata), &status).await
+}
+
+/// Writes a status if it says something new. An object that is gone has none.
+async fn write<K>(context: &Context, name: &ObjectName, status: &impl Serialize) -> Result<(), ReconcileError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let key = format!("{} {name}", K::kind(&()));
+    let status: Value = serde_json::to_value(status).expect("statuses are JSON");
+    let at = Instant::now();
+    if context.leading.is_cancelled() || !context.written.is_news(&key, &status, at) {
+        return Ok(());
+    }
+    let api: Api<K> = Api::namespaced(context.client.clone(), &name.namespace);
+    let patch = Patch::Apply(json!({"apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status}));
+    let params = super::cluster::params();
+    let written = api.patch_status(&name.name, &params, &patch);
+    match tokio::time::timeout(super::context::REQUEST, written).await {
+        Ok(Ok(_)) => {
+            context.metrics.statuses.fetch_add(1, Ordering::Relaxed);
+            context.written.remember(&key, status, at);
+            Ok(())
+        }
+        Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => {
+            context.written.forget(&key);
+            Ok(())
+        }
+        Ok(Err(error)) => Err(ReconcileError::Api { what: format!("the status of {key}"), error: Box::new(error) }),
+        Err(_) => Err(ReconcileError::Deadline { what: format!("the status of {key}") }),
+    }
+}
+
+fn now() -> Time {
+    // Kubernetes keeps whole seconds.
+    let now = jiff::Timestamp::now();
+    Time(jiff::Timestamp::from_second(now.as_second()).unwrap_or(now))
+}
