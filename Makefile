@@ -53,6 +53,12 @@ soak: install ## mixed readers for MINUTES=30: memory, descriptors and threads m
 	cargo build --locked --profile demo --workspace --bins
 	@"$$(tests/target-dir)/demo/soak" --minutes $(MINUTES)
 
+.PHONY: test-k8s
+test-k8s: install ## the operator against a real API server, scheduler and controllers (built once, from Go modules)
+	tests/kit/build
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace --test kubernetes -- --ignored --test-threads=2
+
 .PHONY: lint
 lint: ## formatting and lints, warnings refused
 	cargo fmt --all --check

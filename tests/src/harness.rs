@@ -22,7 +22,7 @@ pub use builder::{ClusterBuilder, VolumeSpec};
 pub use cluster::Cluster;
 pub use metrics::Metrics;
 pub use patience::{MINUTE, SOON, wait_for, wait_until, within};
-pub use programs::{agent_program, larder_program};
+pub use programs::{agent_program, larder_program, program};
 pub use reading::{errno, list, open_uncached, read_uncached, sha256};
 pub use run::{Ran, run};
 pub use traces::{mounts_below, processes_naming, remove_traces};

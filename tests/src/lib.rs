@@ -6,6 +6,7 @@ pub mod azurite;
 pub mod bench;
 pub mod demo;
 pub mod harness;
+pub mod kit;
 pub mod s3client;
 pub mod sigv4;
 pub mod soak;

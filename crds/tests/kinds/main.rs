@@ -3,6 +3,7 @@
 //! `rules`: each CEL rule holds and fails. `mechanics`: what Kubernetes asks of a schema. `files`: the chart, the examples and the
 //! stored fixtures agree with the types.
 
+mod cases;
 mod files;
 mod mechanics;
 mod rules;

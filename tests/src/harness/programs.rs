@@ -19,7 +19,11 @@ pub(super) fn profile_dir() -> PathBuf {
     dir.parent().filter(|_| dir.ends_with("deps")).unwrap_or(dir).to_owned()
 }
 
-fn program(name: &str) -> PathBuf {
+/// One of our programs by name.
+///
+/// # Panics
+/// When it isn't built.
+pub fn program(name: &str) -> PathBuf {
     let program = profile_dir().join(name);
     let missing = || panic!("{} is missing: run `cargo build --workspace --bins` first", program.display());
     if program.is_file() { program } else { missing() }

@@ -1,0 +1,59 @@
+//! Two operators, and one that is killed again and again.
+
+use larder_tests::harness::{MINUTE, wait_until};
+use larder_tests::kit::{Kubectl, NAMESPACE, Operator};
+
+use super::{pods, repository, three_nodes, wait_for_reason, with_crds};
+
+fn holder(kubectl: &Kubectl) -> Option<String> {
+    let lease = kubectl.get_in(NAMESPACE, "lease", "larder-operator")?;
+    let holder = lease["spec"]["holderIdentity"].as_str()?.to_owned();
+    (!holder.is_empty()).then_some(holder)
+}
+
+#[test]
+#[ignore = "needs the kit: make test-k8s"]
+fn one_leads_and_the_other_takes_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plane = with_crds(folder.path());
+    three_nodes(&plane);
+    let kubectl = plane.kubectl();
+    let first = Operator::start(&plane, "first");
+    wait_until(MINUTE, "the first leads", || first.log().contains("this replica leads"));
+    let second = Operator::start(&plane, "second");
+    wait_until(MINUTE, "the second waits", || second.log().contains("waiting for the lease"));
+    let led = holder(kubectl).expect("somebody leads");
+    let file = repository().join("examples/s3.yaml");
+    kubectl.run(&["apply", "-f", &file.display().to_string()]).out();
+    wait_for_reason(kubectl, "cc", "fast", "WaitingForNodes");
+    assert!(!second.log().contains("this replica leads"), "{}", second.log());
+    first.kill();
+    wait_until(MINUTE, "the second leads", || holder(kubectl).is_some_and(|now| now != led));
+    let scaled = r#"{"spec":{"minNodes":2}}"#;
+    kubectl.run(&["patch", "cc", "fast", "--type=merge", "-p", scaled]).out();
+    wait_until(MINUTE, "and works", || {
+        kubectl.get("cc", "fast").is_some_and(|cc| cc["status"]["observedGeneration"] == cc["metadata"]["generation"])
+    });
+}
+
+#[test]
+#[ignore = "needs the kit: make test-k8s"]
+fn killed_at_many_points_it_converges() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plane = with_crds(folder.path());
+    three_nodes(&plane);
+    let kubectl = plane.kubectl();
+    let file = repository().join("examples/s3.yaml");
+    kubectl.run(&["apply", "-f", &file.display().to_string()]).out();
+    for life in 0..10_u64 {
+        // Nobody holds the lease, so that each life comes as far as its time allows.
+        kubectl.run(&["delete", "lease", "larder-operator", "-n", NAMESPACE, "--ignore-not-found"]).out();
+        let operator = Operator::start(&plane, "killed");
+        std::thread::sleep(std::time::Duration::from_millis(100 + life * 70));
+        operator.kill();
+    }
+    kubectl.run(&["delete", "lease", "larder-operator", "-n", NAMESPACE, "--ignore-not-found"]).out();
+    let _operator = Operator::start(&plane, "last");
+    wait_for_reason(kubectl, "cc", "fast", "WaitingForNodes");
+    wait_until(MINUTE, "a pod on each node", || pods(kubectl, "larder.dev/cluster=fast").len() == 3);
+}
