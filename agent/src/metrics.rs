@@ -77,7 +77,7 @@ metrics! {
     Corrupt Counter "corrupt_blocks" [];
     /// Places given up because they broke off or made no progress
     Abandoned Counter "abandoned" [];
-    /// Chunks that no store had room for
+    /// Chunks that were served and not kept: the store had no room, was busy, or failed
     Bypassed Counter "bypassed" [];
     /// Second owners asked because the first was late, by what became of it; refused: more than 5 % of requests
     Hedges Counter "hedges" ["outcome"];
@@ -121,7 +121,7 @@ metrics! {
     StoreChunks Gauge "store_chunks" ["store"];
     /// Whether a store takes writes (1) or failed a sync (0)
     StoreHealthy Gauge "store_healthy" ["store"];
-    /// Whether a store is slow (1): others are asked first, until it is as it was
+    /// Whether a store is slow (1): others are asked first, the origin last, until it is as it was
     StoreSlow Gauge "store_slow" ["store"];
     /// Reads that went elsewhere because a disk hung
     StoreAvoided Counter "store_avoided_reads" ["store"];
