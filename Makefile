@@ -31,6 +31,7 @@ demo: install ## three agents, one bucket, one mount: cold, warm, remote, after 
 test: install-tests lint ## everything that CI runs
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --no-fail-fast
+	tests/kit/test
 
 # Figures to measure, such as `make bench ONLY="P1 P4"`, and rounds of each.
 ONLY ?=
@@ -54,10 +55,9 @@ soak: install ## mixed readers for MINUTES=30: memory, descriptors and threads m
 	@"$$(tests/target-dir)/demo/soak" --minutes $(MINUTES)
 
 .PHONY: test-k8s
-test-k8s: install ## the operator against a real API server, scheduler and controllers (built once, from Go modules)
-	tests/kit/build
+test-k8s: install-tests ## Larder on a real Kubernetes with three kubelets (built once, from Go modules)
 	cargo build --locked --workspace --bins
-	cargo test --locked --workspace --test kubernetes -- --ignored --test-threads=2
+	tests/kit/test --required
 
 .PHONY: lint
 lint: ## formatting and lints, warnings refused

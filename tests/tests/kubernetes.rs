@@ -1,7 +1,7 @@
 //! The operator against a real API server, controller-manager and scheduler. `make test-k8s` builds them and runs these.
 //!
 //! Nodes have no kubelets here: pods are created and bound, and run nowhere. Where agents are needed they run as
-//! processes, with the tokens of their pods.
+//! processes, with the tokens of their pods. With kubelets: `kubelets.rs`.
 
 #[path = "../../crds/tests/kinds/cases.rs"]
 #[allow(dead_code, reason = "the tests of the crate itself use all of it")]
@@ -30,8 +30,9 @@ fn with_crds(folder: &Path) -> ControlPlane {
     for kind in ["cacheclusters", "cachevolumes", "cachenodes"] {
         assert!(applied.contains(&format!("{kind}.larder.dev created")), "{applied}");
     }
-    // No kubelet would run it; the tests run its program.
+    // No kubelet would run them; the tests run the programs.
     plane.kubectl().run(&["delete", "deployment", "larder-operator", "-n", NAMESPACE]).out();
+    plane.kubectl().run(&["delete", "daemonset", "larder-node", "-n", "larder-node"]).out();
     let waited = plane.kubectl().run(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"]);
     assert!(waited.out.contains("condition met"), "{}", waited.out);
     plane

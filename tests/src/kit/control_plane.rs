@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,28 +16,69 @@ use crate::harness::{MINUTE, wait_until};
 /// An API server answers 2 s after its start on an idle machine.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
-/// For one kubectl.
-const COMMAND_WITHIN: Duration = Duration::from_secs(60);
+/// For one kubectl, which may have been told to wait for up to three minutes.
+const COMMAND_WITHIN: Duration = Duration::from_secs(240);
 
 /// A control plane that runs; its processes end with it.
 pub struct ControlPlane {
     folder: PathBuf,
+    bin: PathBuf,
+    pki: Pki,
     kubectl: Kubectl,
     server: String,
     // In the order of their ends: the API server's clients first.
     processes: Vec<Process>,
 }
 
+/// Who reaches the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Programs of this machine; no kubelet says that nodes are well.
+    Machine,
+    /// Nodes of their own network, in which the machine has this address.
+    Nodes(Ipv4Addr),
+}
+
+impl Reach {
+    fn address(self) -> Ipv4Addr {
+        match self {
+            Self::Machine => Ipv4Addr::LOCALHOST,
+            Self::Nodes(address) => address,
+        }
+    }
+}
+
 struct Process {
     name: &'static str,
+    program: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
     child: Child,
+}
+
+impl Process {
+    fn spawn(name: &'static str, program: PathBuf, arguments: Vec<String>, log: PathBuf) -> Self {
+        let child = Self::start(&program, &arguments, &log);
+        Self { name, program, arguments, log, child }
+    }
+
+    fn start(program: &Path, arguments: &[String], log: &Path) -> Child {
+        let log = File::options().create(true).append(true).open(log).expect("a log");
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        spawn_ending_with_us(&mut command)
+    }
+
+    fn kill(&mut self) {
+        // It may have ended by itself; there is nothing to save in it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself; there is nothing to save in it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -74,7 +115,7 @@ impl Said {
 ///
 /// # Panics
 /// When they can't be built.
-fn programs() -> PathBuf {
+pub(super) fn programs() -> PathBuf {
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("kit/build");
     let built = Command::new(build).stderr(Stdio::inherit()).output().expect("the kit's script runs");
     assert!(built.status.success(), "the kit can't be built");
@@ -83,43 +124,78 @@ fn programs() -> PathBuf {
 }
 
 impl ControlPlane {
-    /// Starts one in `folder`, on free ports, and waits until it serves.
+    /// Starts one in `folder`, on free ports of this machine, and waits until it serves.
     ///
     /// # Panics
     /// When it doesn't.
     #[must_use]
     pub fn start(folder: &Path) -> Self {
+        Self::start_for(folder, Reach::Machine)
+    }
+
+    /// The same for nodes, in whose network the machine has `address`; their names are answered there too.
+    #[must_use]
+    pub(super) fn start_for_nodes(folder: &Path, address: Ipv4Addr) -> Self {
+        let mut plane = Self::start_for(folder, Reach::Nodes(address));
+        plane.names(address);
+        plane
+    }
+
+    fn start_for(folder: &Path, reach: Reach) -> Self {
         let bin = programs();
         let [etcd, peer, port, controllers, scheduler] = free_ports();
-        let server = format!("https://127.0.0.1:{port}");
-        let pki = Pki::create(folder).expect("keys and certificates");
-        let config = |name: &str, user: &str, group: Option<&str>| {
-            pki.kubeconfig(name, user, group, &server).expect("a kubeconfig")
-        };
-        let admin = config("admin", "kit-admin", Some("system:masters"));
-        let kubectl = Kubectl { program: bin.join("kubectl"), config: admin };
-        let mut plane = Self { folder: folder.to_owned(), kubectl, server: server.clone(), processes: Vec::new() };
-        plane.etcd(&bin, etcd, peer);
-        plane.api_server(&bin, etcd, port);
-        let ready = || plane.kubectl.try_run(&["get", "--raw", "/readyz"]).ok;
-        wait_until(READY_WITHIN, "the API server is ready", ready);
-        let controller = config("controller-manager", "system:kube-controller-manager", None);
-        plane.controller_manager(&bin, &controller, controllers);
-        let binder = config("scheduler", "system:kube-scheduler", None);
-        let [file, port] = ["--kubeconfig", "--secure-port"];
-        plane.spawn(
-            &bin,
-            "kube-scheduler",
-            &[
-                format!("{file}={}", binder.display()),
-                format!("{port}={scheduler}"),
-                "--bind-address=127.0.0.1".into(),
-                "--leader-elect=false".into(),
-            ],
-        );
+        let server = format!("https://{}:{port}", reach.address());
+        let pki = Pki::create(folder, reach.address()).expect("keys and certificates");
+        let kubectl = Kubectl { program: bin.join("kubectl"), config: PathBuf::new() };
+        let processes = Vec::new();
+        let mut plane = Self { folder: folder.to_owned(), bin, pki, kubectl, server, processes };
+        plane.kubectl.config = plane.user("admin", "kit-admin", Some("system:masters"), Vec::new());
+        plane.etcd(etcd, peer);
+        plane.api_server(etcd, port, reach);
+        plane.wait_until_ready();
+        plane.controller_manager(controllers, reach);
+        plane.scheduler(scheduler);
         let default = || plane.kubectl.try_run(&["get", "serviceaccount", "default"]).ok;
         wait_until(MINUTE, "the controller-manager has made the default account", default);
         plane
+    }
+
+    /// Waits until the API server serves.
+    pub fn wait_until_ready(&self) {
+        let ready = || self.kubectl.try_run(&["get", "--raw", "/readyz"]).ok;
+        wait_until(READY_WITHIN, "the API server is ready", ready);
+    }
+
+    /// A certificate for `user`, and `<name>.kubeconfig` with it.
+    pub(super) fn user(&self, name: &str, user: &str, group: Option<&str>, addresses: Vec<IpAddr>) -> PathBuf {
+        self.pki.kubeconfig(name, user, group, addresses, &self.server).expect("a kubeconfig")
+    }
+
+    /// Where the kit's programs are.
+    pub(super) fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// Kills one of its processes, by its program's name.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn stop(&mut self, name: &str) {
+        self.process(name).kill();
+    }
+
+    /// Starts again what was stopped.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn resume(&mut self, name: &str) {
+        let process = self.process(name);
+        process.child = Process::start(&process.program, &process.arguments, &process.log);
+    }
+
+    fn process(&mut self, name: &str) -> &mut Process {
+        let found = self.processes.iter_mut().find(|process| process.name == name);
+        found.unwrap_or_else(|| panic!("the kit runs no {name}"))
     }
 
     /// `kubectl`.
@@ -163,9 +239,9 @@ impl ControlPlane {
         self.folder.join(name).display().to_string()
     }
 
-    fn etcd(&mut self, bin: &Path, clients: u16, peers: u16) {
+    fn etcd(&mut self, clients: u16, peers: u16) {
         let (clients, peers) = (format!("http://127.0.0.1:{clients}"), format!("http://127.0.0.1:{peers}"));
-        let arguments = [
+        let arguments = vec![
             format!("--data-dir={}", self.file("etcd")),
             format!("--listen-client-urls={clients}"),
             format!("--advertise-client-urls={clients}"),
@@ -175,17 +251,15 @@ impl ControlPlane {
             // Nothing here outlives the test.
             "--unsafe-no-fsync".into(),
         ];
-        self.spawn(bin, "etcd", &arguments);
+        self.spawn("etcd", arguments);
     }
 
-    fn api_server(&mut self, bin: &Path, etcd: u16, port: u16) {
-        let arguments = [
+    fn api_server(&mut self, etcd: u16, port: u16, reach: Reach) {
+        let mut arguments = vec![
             format!("--etcd-servers=http://127.0.0.1:{etcd}"),
             format!("--secure-port={port}"),
-            "--bind-address=127.0.0.1".into(),
-            "--advertise-address=127.0.0.1".into(),
-            // The API server publishes its own address as a Service's endpoint, which loopback may not be.
-            "--endpoint-reconciler-type=none".into(),
+            format!("--bind-address={}", reach.address()),
+            format!("--advertise-address={}", reach.address()),
             "--service-cluster-ip-range=10.96.0.0/16".into(),
             format!("--tls-cert-file={}", self.file("apiserver.crt")),
             format!("--tls-private-key-file={}", self.file("apiserver.key")),
@@ -198,11 +272,21 @@ impl ControlPlane {
             "--enable-admission-plugins=NodeRestriction".into(),
             "--allow-privileged=true".into(),
         ];
-        self.spawn(bin, "kube-apiserver", &arguments);
+        match reach {
+            // The API server publishes its own address as a Service's endpoint, which loopback may not be.
+            Reach::Machine => arguments.push("--endpoint-reconciler-type=none".into()),
+            Reach::Nodes(_) => arguments.extend([
+                format!("--kubelet-client-certificate={}", self.file("admin.crt")),
+                format!("--kubelet-client-key={}", self.file("admin.key")),
+                "--kubelet-preferred-address-types=InternalIP".into(),
+            ]),
+        }
+        self.spawn("kube-apiserver", arguments);
     }
 
-    fn controller_manager(&mut self, bin: &Path, config: &Path, port: u16) {
-        let arguments = [
+    fn controller_manager(&mut self, port: u16, reach: Reach) {
+        let config = self.user("controller-manager", "system:kube-controller-manager", None, Vec::new());
+        let mut arguments = vec![
             format!("--kubeconfig={}", config.display()),
             format!("--service-account-private-key-file={}", self.file("tokens.key")),
             format!("--root-ca-file={}", self.file("ca.crt")),
@@ -210,17 +294,37 @@ impl ControlPlane {
             format!("--secure-port={port}"),
             "--bind-address=127.0.0.1".into(),
             "--leader-elect=false".into(),
-            // No kubelet says that nodes are well.
-            "--node-monitor-grace-period=24h".into(),
         ];
-        self.spawn(bin, "kube-controller-manager", &arguments);
+        if reach == Reach::Machine {
+            arguments.push("--node-monitor-grace-period=24h".into());
+        }
+        self.spawn("kube-controller-manager", arguments);
     }
 
-    fn spawn(&mut self, bin: &Path, name: &'static str, arguments: &[String]) {
-        let log = File::create(self.folder.join(format!("{name}.log"))).expect("a log");
-        let mut command = Command::new(bin.join(name));
-        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        self.processes.insert(0, Process { name, child: spawn_ending_with_us(&mut command) });
+    fn scheduler(&mut self, port: u16) {
+        let config = self.user("scheduler", "system:kube-scheduler", None, Vec::new());
+        let arguments = vec![
+            format!("--kubeconfig={}", config.display()),
+            format!("--secure-port={port}"),
+            "--bind-address=127.0.0.1".into(),
+            "--leader-elect=false".into(),
+        ];
+        self.spawn("kube-scheduler", arguments);
+    }
+
+    /// CoreDNS, for the names of Services.
+    fn names(&mut self, address: Ipv4Addr) {
+        let config = self.kubectl.config.display();
+        let text = format!(
+            ".:53 {{\n    bind {address}\n    errors\n    kubernetes cluster.local {{\n        kubeconfig {config}\n    }}\n}}\n"
+        );
+        std::fs::write(self.folder.join("Corefile"), text).expect("written");
+        self.spawn("coredns", vec!["-conf".into(), self.file("Corefile")]);
+    }
+
+    fn spawn(&mut self, name: &'static str, arguments: Vec<String>) {
+        let log = self.folder.join(format!("{name}.log"));
+        self.processes.insert(0, Process::spawn(name, self.bin.join(name), arguments, log));
     }
 
     /// The end of every process's log, for a test that failed.

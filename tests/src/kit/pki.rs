@@ -16,8 +16,8 @@ pub(super) struct Pki {
 }
 
 impl Pki {
-    /// A new CA, the API server's certificate, and the key that signs tokens.
-    pub(super) fn create(folder: &Path) -> Result<Self> {
+    /// A new CA, the API server's certificate for this address, and the key that signs tokens.
+    pub(super) fn create(folder: &Path, address: Ipv4Addr) -> Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "kit CA");
@@ -29,7 +29,7 @@ impl Pki {
         let issuer = Issuer::new(params, key);
         let pki = Self { folder: folder.to_owned(), issuer };
         let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
-        let mut sans = vec![SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST))];
+        let mut sans = vec![SanType::IpAddress(address.into())];
         sans.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1))));
         for name in names {
             sans.push(SanType::DnsName(name.try_into().context("a DNS name")?));
@@ -63,9 +63,16 @@ impl Pki {
         Ok(())
     }
 
-    /// `<name>.kubeconfig` for a user of `server`.
-    pub(super) fn kubeconfig(&self, name: &str, user: &str, group: Option<&str>, server: &str) -> Result<PathBuf> {
-        self.issue(name, user, group, Vec::new())?;
+    /// `<name>.kubeconfig` for a user of `server`, who may also serve at `addresses`.
+    pub(super) fn kubeconfig(
+        &self,
+        name: &str,
+        user: &str,
+        group: Option<&str>,
+        addresses: Vec<IpAddr>,
+        server: &str,
+    ) -> Result<PathBuf> {
+        self.issue(name, user, group, addresses.into_iter().map(SanType::IpAddress).collect())?;
         let file = |suffix: &str| self.folder.join(format!("{name}.{suffix}")).display().to_string();
         let config = serde_json::json!({
             "apiVersion": "v1",

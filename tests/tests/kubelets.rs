@@ -1,0 +1,8 @@
+//! Larder on a real Kubernetes with three kubelets, as a user installs it: `make test-k8s` runs these.
+//!
+//! Every program is in a pod of its own, from an image; nothing of Larder runs outside. The bucket is this machine's.
+
+#[path = "kubelets/install.rs"]
+mod install;
+#[path = "kubelets/world.rs"]
+mod world;
