@@ -367,6 +367,11 @@ impl Stores {
         self.place(object).map_or(0, |directory| directory.index.lock().room_below_low_bytes())
     }
 
+    /// Whether a copy of the chunk would be taken without anything leaving for it. From memory.
+    pub fn wants(&self, chunk: &Chunk) -> bool {
+        self.admission.admits(chunk, Giver::Node) && self.room_below_low(&chunk.object().id()) >= u64::from(chunk.len())
+    }
+
     /// The store that has something of the object, else the one its id chooses among those that take writes.
     fn place(&self, object: &ObjectId) -> Option<&Arc<Directory>> {
         let knows = self.directories.iter().find(|directory| directory.index.lock().knows(object));

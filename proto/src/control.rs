@@ -160,6 +160,21 @@ pub struct NodeReport {
     pub unmet: Vec<NodeId>,
     /// Passthrough; nothing when it doesn't say.
     pub passthrough: Option<Passthrough>,
+    /// How far it has handed what it has to whom the map gives it.
+    pub offers: OffersReport,
+}
+
+/// How far a node has offered what it has to its owners.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OffersReport {
+    /// The highest epoch as of which everything here was offered to all its owners; 0 = none yet.
+    pub settled: Epoch,
+    /// Copies that owners lack and that this node could give, as far as it knows.
+    pub lacking: u64,
+    /// Of the offers that are going on: copies in all; 0 when none are.
+    pub all: u64,
+    /// And those that were looked at.
+    pub done: u64,
 }
 
 /// Where a node is, in its own words.
@@ -217,7 +232,7 @@ pub fn whereabouts_message<'a>(nodes: impl IntoIterator<Item = &'a NodeAddress>)
 impl NodeReport {
     /// The report of a message.
     pub fn parse(from: message::Report) -> Result<Self, BadMessage> {
-        if Epoch(from.epoch) >= EPOCH_MAX {
+        if Epoch(from.epoch.max(from.settled_epoch)) >= EPOCH_MAX {
             return Err(BadMessage(Field::Epoch));
         }
         bounded(&from.stores, STORES_MAX, Field::Store)?;
@@ -240,6 +255,12 @@ impl NodeReport {
             began_ms: from.began_ms,
             unmet: from.unmet.into_iter().map(NodeId).collect(),
             passthrough: parse_passthrough(from.passthrough),
+            offers: OffersReport {
+                settled: Epoch(from.settled_epoch),
+                lacking: from.copies_lacking,
+                all: from.offers,
+                done: from.offered,
+            },
         })
     }
 
@@ -256,6 +277,10 @@ impl NodeReport {
             began_ms: self.began_ms,
             unmet: self.unmet.iter().map(|node| node.0).collect(),
             passthrough: passthrough_message(self.passthrough).into(),
+            settled_epoch: self.offers.settled.0,
+            copies_lacking: self.offers.lacking,
+            offers: self.offers.all,
+            offered: self.offers.done,
         }
     }
 }

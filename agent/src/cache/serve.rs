@@ -62,6 +62,20 @@ impl Handler for Cache {
         self.inner.keep_here(request.request(), request.chunk()).await
     }
 
+    fn keeps(&self, request: &ChunkRequest) -> Result<(), ErrorKind> {
+        let (inner, chunk) = (&self.inner, request.chunk());
+        if inner.stores.has(&chunk.id()) {
+            return Ok(());
+        }
+        let owners = inner.replicator.owners(chunk);
+        if !inner.replicator.may_own(chunk) {
+            return Err(if request.epoch() > owners.epoch { ErrorKind::Busy } else { ErrorKind::StaleEpoch });
+        }
+        // Nothing leaves for a copy that others have: what was evicted here would come back for ever.
+        let wanted = inner.stores.wants(chunk);
+        Err(if wanted { ErrorKind::NotHere } else { ErrorKind::NoSpace })
+    }
+
     async fn put(&self, _from: &NodeName, request: PutRequest, body: &mut PutBody) -> Result<(), ErrorKind> {
         let taken = self.inner.take_copy(request, body).await;
         one(match taken {

@@ -190,7 +190,7 @@ impl Client {
         let purpose = match (request.bodies(), request.want().is_fill()) {
             (Bodies::Kept, _) => Purpose::Keep,
             (Bodies::Sent, true) => Purpose::Fill,
-            (Bodies::Sent, false) => Purpose::Have,
+            (Bodies::Sent, false) | (Bodies::Asked, _) => Purpose::Have,
         };
         let (head, body) = request.encode().into_parts();
         let body = Outgoing::of(VecDeque::from([body]));

@@ -178,6 +178,10 @@ impl Requests {
         let span = span_of(request.request(), from);
         let (handler, from) = (self.handler.clone(), from.clone());
         let requests: Vec<_> = request.entries().collect();
+        if request.bodies() == Bodies::Asked {
+            let told: Vec<_> = requests.iter().map(|request| handler.keeps(request)).collect();
+            return Response::new(answer::kept(stream::iter(told).boxed(), span));
+        }
         if request.bodies() == Bodies::Kept {
             let kept = stream::iter(requests).map(move |request| {
                 let (handler, from) = (handler.clone(), from.clone());

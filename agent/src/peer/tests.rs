@@ -183,6 +183,10 @@ impl Handler for Giver {
         Err(ErrorKind::NotHere)
     }
 
+    fn keeps(&self, _request: &ChunkRequest) -> Result<(), ErrorKind> {
+        Err(ErrorKind::NotHere)
+    }
+
     async fn put(&self, from: &NodeName, _: PutRequest, body: &mut PutBody) -> Result<(), ErrorKind> {
         if let Some(Act::Refuse(kind)) = self.acts.lock().pop_front() {
             return Err(kind);

@@ -34,7 +34,19 @@ fn report() -> NodeReport {
         began_ms: 1_763_700_000_000,
         unmet: vec![NodeId(5)],
         passthrough: Some(Passthrough::NoDescriptors),
+        offers: OffersReport { settled: Epoch(6), lacking: 2, all: 10, done: 4 },
     }
+}
+
+#[test]
+fn offers_have_their_fields() {
+    use prost::Message as _;
+    let offers = OffersReport { settled: Epoch(6), lacking: 2, all: 10, done: 4 };
+    let message = NodeReport { offers, ..NodeReport::default() }.to_message();
+    let fields = message::Report { ports: None, ..message }.encode_to_vec();
+    assert_eq!(fields, [11 << 3, 6, 12 << 3, 2, 13 << 3, 10, 14 << 3, 4]);
+    let huge = message::Report { settled_epoch: u64::MAX, ..report().to_message() };
+    assert_eq!(NodeReport::parse(huge), Err(BadMessage(Field::Epoch)));
 }
 
 #[test]

@@ -13,6 +13,10 @@
 //!
 //! `x-larder-want: fill-kept` asks the owner to bring the chunks and keep them: the answer holds only kinds and lengths
 //! of 0, each when the chunk has come. Why: who prefetches a directory larger than its memory has no place for the bytes.
+//!
+//! `x-larder-want: kept` asks an owner which of the chunks it keeps, of any length together; nothing is brought. The answer
+//! holds only kinds and lengths of 0: 0 = it does, NotHere = it lacks the chunk and has room, NoSpace = it has no room
+//! below its low watermark, StaleEpoch = by its map it owns no such chunk. Why: copies are made only where they are missing.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{Method, Request, request};
@@ -37,10 +41,15 @@ pub enum Bodies {
     Sent,
     /// They stay with the owner; the answer says that they have come.
     Kept,
+    /// None move; the answer says which chunks the owner keeps.
+    Asked,
 }
 
 /// `x-larder-want` of a batch whose bytes stay with the owner.
 const FILL_KEPT: &str = "fill-kept";
+
+/// `x-larder-want` of a batch that asks which chunks the owner keeps.
+const KEPT: &str = "kept";
 
 /// A request for several whole chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +75,12 @@ impl BatchRequest {
     /// As [`new`](Self::new): asks an owner to bring these chunks and keep them.
     pub fn keep(request: RequestId, epoch: Epoch, chunks: Vec<Chunk>) -> Option<Self> {
         Some(Self { bodies: Bodies::Kept, ..Self::new(request, Want::Fill, epoch, chunks)? })
+    }
+
+    /// Asks an owner which of these chunks it keeps. Nothing when there are none, or more than 256.
+    pub fn ask(request: RequestId, epoch: Epoch, chunks: Vec<Chunk>) -> Option<Self> {
+        let bounded = (1..=BATCH_ENTRIES_MAX).contains(&chunks.len());
+        bounded.then_some(Self { request, want: Want::Have, bodies: Bodies::Asked, epoch, chunks })
     }
 
     /// Whether the answer holds the bytes.
@@ -122,6 +137,7 @@ impl BatchRequest {
         match self.bodies {
             Bodies::Sent => self.want.as_str(),
             Bodies::Kept => FILL_KEPT,
+            Bodies::Asked => KEPT,
         }
     }
 
@@ -138,6 +154,7 @@ impl BatchRequest {
         let (request, epoch) = (head::request_id_of(headers)?, head::epoch_of(headers)?);
         let parsed = match head::text(headers, head::WANT)? {
             FILL_KEPT => Self::keep(request, epoch, chunks),
+            KEPT => Self::ask(request, epoch, chunks),
             _ => Self::new(request, Want::from_head(headers)?, epoch, chunks),
         };
         parsed.ok_or(WireError::Batch)
@@ -184,7 +201,7 @@ pub enum EntryHead {
         /// Length of the body, checksums included.
         len: u64,
     },
-    /// The chunk has come and stays with the owner.
+    /// The chunk has come, or was there, and stays with the owner.
     Kept,
     /// There is none.
     Refused(ErrorKind),
@@ -284,7 +301,7 @@ impl BatchDecoder {
                 self.position += 1;
                 Ok(Some(BatchEvent::Refused(self.position - 1, kind)))
             }
-            None if len == 0 && self.bodies == Bodies::Kept => {
+            None if len == 0 && self.bodies != Bodies::Sent => {
                 self.position += 1;
                 Ok(Some(BatchEvent::Complete(self.position - 1)))
             }

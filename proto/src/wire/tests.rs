@@ -191,6 +191,26 @@ fn the_answer_to_a_batch_is_told_entry_by_entry() {
 }
 
 #[test]
+fn a_batch_that_asks_what_is_kept_is_pinned() {
+    let chunks = vec![chunk("a", "1", 0, 5, 65_536), chunk("b/c", "x", 2, 200_000, 65_536)];
+    let batch = BatchRequest::ask(RequestId(1), Epoch(3), chunks.clone()).expect("two entries");
+    let (head, body) = batch.encode().into_parts();
+    assert_eq!(head.headers["x-larder-want"], "kept");
+    assert_eq!(hex::encode(&body), BATCH, "the body is that of every batch");
+    assert_eq!(BatchRequest::parse(&head, body), Ok(batch));
+    let mut answer = Bytes::from([EntryHead::Kept.encode(), EntryHead::Refused(ErrorKind::NotHere).encode()].concat());
+    assert_eq!(hex::encode(&answer), "000000000000000000000000080000000000000000000000");
+    let mut decoder = BatchDecoder::new(chunks, Bodies::Asked);
+    assert!(matches!(decoder.take(&mut answer), Ok(Some(BatchEvent::Complete(0)))));
+    assert!(matches!(decoder.take(&mut answer), Ok(Some(BatchEvent::Refused(1, ErrorKind::NotHere)))));
+    assert!(decoder.is_complete());
+    let large = |index| chunk("large", "1", index, 1 << 30, 4 << 20);
+    assert!(BatchRequest::ask(RequestId(1), Epoch(3), (0..200).map(large).collect()).is_some(), "no bytes: no bound");
+    assert!(BatchRequest::ask(RequestId(1), Epoch(3), vec![]).is_none());
+    assert!(BatchRequest::ask(RequestId(1), Epoch(3), (0..256).chain([0]).map(large).collect()).is_none());
+}
+
+#[test]
 fn a_batch_whose_bytes_are_kept_is_answered_by_heads_alone() {
     let chunks = vec![chunk("a", "1", 0, 5, 65_536), chunk("b/c", "x", 2, 200_000, 65_536)];
     let batch = BatchRequest::keep(RequestId(1), Epoch(3), chunks.clone()).expect("two entries");

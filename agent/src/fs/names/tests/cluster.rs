@@ -23,6 +23,10 @@ impl Handler for Empty {
         Err(ErrorKind::NotHere)
     }
 
+    fn keeps(&self, _request: &ChunkRequest) -> Result<(), ErrorKind> {
+        Err(ErrorKind::NotHere)
+    }
+
     async fn put(&self, _: &NodeName, _: PutRequest, _: &mut PutBody) -> Result<(), ErrorKind> {
         Err(ErrorKind::NoSpace)
     }
