@@ -11,10 +11,17 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::conditions::CONDITIONS_MAX;
+use crate::duration::{DURATION_PATTERN, DURATION_TEXT_MAX, DurationError, parse_duration};
 use crate::quantity::{CAPACITY_PATTERN, CapacityLimit, Quantity, QuantityError};
 use crate::schema::{DNS_LABEL_PATTERN, LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, PLAIN_TEXT_PATTERN, rule, rule_at};
 
 const ABSOLUTE_PATH_RULE: &str = "self.startsWith('/') && !(self + '/').contains('/../')";
+
+// The first test keeps a malformed text, which the pattern reports, from being reported twice; the second keeps duration() from
+// numbers that it can't hold.
+const PATIENCE_RULE: &str = "!self.matches('^([0-9]+(ms|s|m|h))+$') || \
+     (self.matches('^([0-9]{1,9}(ms|s)|[0-9]{1,6}(m|h))+$') && \
+     duration(self) >= duration('5s') && duration(self) <= duration('24h'))";
 
 /// The pattern of a cacheId.
 pub(crate) const CACHE_ID_PATTERN: &str = "^[a-z0-9]([-a-z0-9._/]*[a-z0-9])?$";
@@ -41,6 +48,7 @@ pub(crate) const CACHE_ID_PATTERN: &str = "^[a-z0-9]([-a-z0-9._/]*[a-z0-9])?$";
     printcolumn = r#"{"name":"Used","type":"string","jsonPath":".status.used","description":"Bytes the stores hold"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Epoch","type":"integer","jsonPath":".status.epoch","priority":1,"description":"Epoch of the published map"}"#,
+    printcolumn = r#"{"name":"Short","type":"integer","jsonPath":".status.shortCopies","priority":1,"description":"Copies of chunks that owners lack"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.version","priority":1,"description":"Version of the agents"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -92,9 +100,55 @@ pub struct CacheClusterSpec {
     #[serde(default)]
     pub watermarks: Watermarks,
 
+    /// What happens when nodes join.
+    #[serde(default)]
+    pub join: Join,
+
+    /// What happens when nodes leave.
+    #[serde(default)]
+    pub drain: Drain,
+
+    /// How long a silent node keeps its slots before others get them for good; 5s to 24h. Others read in its place at once.
+    #[serde(default = "default_loss_grace")]
+    #[schemars(
+        length(max = DURATION_TEXT_MAX),
+        regex(pattern = DURATION_PATTERN),
+        extend("x-kubernetes-validations" = [rule(PATIENCE_RULE, "lossGrace must be between 5s and 24h")])
+    )]
+    pub loss_grace: String,
+
     /// The namespaces whose CacheVolumes may refer to this cluster.
     #[serde(default)]
     pub allowed_namespaces: AllowedNamespaces,
+}
+
+/// What happens when nodes join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Join {
+    /// For at most so long the new owner of a slot asks the former one before the origin; 5s to 24h. It ends before, once
+    /// the former one has handed over what it had.
+    #[serde(default = "default_warmup")]
+    #[schemars(
+        length(max = DURATION_TEXT_MAX),
+        regex(pattern = DURATION_PATTERN),
+        extend("x-kubernetes-validations" = [rule(PATIENCE_RULE, "warmup must be between 5s and 24h")])
+    )]
+    pub warmup: String,
+}
+
+/// What happens when nodes leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// A node that drains has left after so long, whether it could hand over everything or not; 5s to 24h.
+    #[serde(default = "default_drain_timeout")]
+    #[schemars(
+        length(max = DURATION_TEXT_MAX),
+        regex(pattern = DURATION_PATTERN),
+        extend("x-kubernetes-validations" = [rule(PATIENCE_RULE, "timeout must be between 5s and 24h")])
+    )]
+    pub timeout: String,
 }
 
 /// Nodes that are alike: the same label, the same disks.
@@ -230,6 +284,11 @@ pub struct CacheClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<SlotCounts>,
 
+    /// Copies of chunks that owners lack and other nodes could give, as far as the nodes know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub short_copies: Option<i64>,
+
     /// The worst problems of nodes, at most ten.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
@@ -298,6 +357,30 @@ impl CacheCluster {
 }
 
 impl CacheClusterSpec {
+    /// How long a silent node keeps its slots.
+    ///
+    /// # Errors
+    /// [`DurationError`], only for objects that the schema of this version didn't admit.
+    pub fn loss_grace(&self) -> Result<std::time::Duration, DurationError> {
+        parse_duration(&self.loss_grace)
+    }
+
+    /// How long a slot is handed over at most.
+    ///
+    /// # Errors
+    /// As [`CacheClusterSpec::loss_grace`].
+    pub fn warmup(&self) -> Result<std::time::Duration, DurationError> {
+        parse_duration(&self.join.warmup)
+    }
+
+    /// How long a node may take to leave.
+    ///
+    /// # Errors
+    /// As [`CacheClusterSpec::loss_grace`].
+    pub fn drain_timeout(&self) -> Result<std::time::Duration, DurationError> {
+        parse_duration(&self.drain.timeout)
+    }
+
     /// The first pool that has stores; the schema requires one.
     #[must_use]
     pub fn first_pool_with_stores(&self) -> Option<&Pool> {
@@ -341,6 +424,18 @@ impl Default for Watermarks {
     }
 }
 
+impl Default for Join {
+    fn default() -> Self {
+        Join { warmup: default_warmup() }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Drain { timeout: default_drain_timeout() }
+    }
+}
+
 impl Default for AllowedNamespaces {
     fn default() -> Self {
         AllowedNamespaces { from: NamespacesFrom::Same }
@@ -357,6 +452,18 @@ fn default_failure_domain() -> String {
 
 fn default_reserve() -> Quantity {
     Quantity::text("1Gi")
+}
+
+fn default_loss_grace() -> String {
+    "5m".to_owned()
+}
+
+fn default_warmup() -> String {
+    "10m".to_owned()
+}
+
+fn default_drain_timeout() -> String {
+    "1h".to_owned()
 }
 
 fn default_high() -> i32 {

@@ -30,6 +30,7 @@ use crate::schema::{DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, rule};
     printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state","description":"State in the map"}"#,
     printcolumn = r#"{"name":"Domain","type":"string","jsonPath":".status.domain","description":"Failure domain"}"#,
     printcolumn = r#"{"name":"Slots","type":"integer","jsonPath":".status.slots","description":"Slots it owns"}"#,
+    printcolumn = r#"{"name":"Offered","type":"string","jsonPath":".status.offered","description":"Part of its chunks that was offered to their owners, while that goes on"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Address","type":"string","jsonPath":".status.address","priority":1,"description":"Where peers reach it"}"#,
     printcolumn = r#"{"name":"Epoch","type":"integer","jsonPath":".status.epoch","priority":1,"description":"Epoch of the map it follows"}"#,
@@ -89,6 +90,15 @@ pub struct CacheNodeStatus {
     #[schemars(range(min = 0, max = 16384))]
     pub slots: Option<i32>,
 
+    /// Part of its chunks that was offered to their owners, while that goes on; absent once all of them have been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<String>,
+
+    /// Copies of chunks that owners lack and that this node could give, as far as it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub short_copies: Option<i64>,
+
     /// Version of its agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -122,7 +132,11 @@ pub enum NodeState {
     Suspect,
     /// It reports again after a silence, and leads its slots once it has for a while.
     Returning,
-    /// It is leaving: it owns no slots any more.
+    /// It was silent for longer than a node may be: its slots are others' now.
+    Down,
+    /// It is leaving: it owns no slots any more, and hands over what it has.
+    Draining,
+    /// It has left: nothing is asked of it any more.
     Gone,
     /// A value that a newer version wrote. The schema refuses to store it again.
     #[serde(other)]

@@ -23,6 +23,14 @@ pub(super) fn check(kind: Kind, document: &Value, found: &mut Vec<Violation>) {
 }
 
 fn check_cluster(cluster: &CacheCluster, found: &mut Vec<Violation>) {
+    let patience = [
+        ("spec.lossGrace", cluster.spec.loss_grace()),
+        ("spec.join.warmup", cluster.spec.warmup()),
+        ("spec.drain.timeout", cluster.spec.drain_timeout()),
+    ];
+    for (path, parsed) in patience {
+        found.extend(parsed.err().map(|error| Violation::new(path, error.to_string())));
+    }
     for (pool_index, pool) in cluster.spec.pools.iter().enumerate() {
         for (store_index, store) in pool.stores.iter().enumerate() {
             let path = format!("spec.pools[{pool_index}].stores[{store_index}]");

@@ -40,6 +40,9 @@ fn a_minimal_cluster_gets_its_defaults() {
             "replicas": 2,
             "failureDomain": "topology.kubernetes.io/zone",
             "watermarks": {"high": 90, "low": 80},
+            "join": {"warmup": "10m"},
+            "drain": {"timeout": "1h"},
+            "lossGrace": "5m",
             "allowedNamespaces": {"from": "Same"},
         })
     );

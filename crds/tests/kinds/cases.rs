@@ -109,6 +109,26 @@ fn cluster_cases() -> Vec<Case> {
             json!({"high": 80}),
         ),
     ]
+    .into_iter()
+    .chain(patience_cases())
+    .collect()
+}
+
+/// How long nodes may be silent, and slow to hand over.
+fn patience_cases() -> impl Iterator<Item = Case> {
+    let fields = [
+        ("/spec/lossGrace", "spec.lossGrace", "lossGrace must be between 5s and 24h"),
+        ("/spec/join", "spec.join.warmup", "warmup must be between 5s and 24h"),
+        ("/spec/drain", "spec.drain.timeout", "timeout must be between 5s and 24h"),
+    ];
+    let texts = [("5s", "4999ms"), ("24h", "24h1ms"), ("4m60s", "9999999999999s")];
+    fields.into_iter().flat_map(move |(pointer, path, message)| {
+        let value = move |text: &str| match path.rsplit_once('.') {
+            Some((_, "lossGrace")) | None => json!(text),
+            Some((_, field)) => json!({ field: text }),
+        };
+        texts.map(|(good, bad)| create(Kind::CacheCluster, pointer, path, message, value(good), value(bad)))
+    })
 }
 
 fn store_cases() -> Vec<Case> {

@@ -138,9 +138,9 @@ fn names_and_columns_are_as_designed() {
         names.join(" ")
     };
     assert_eq!(columns(Kind::CacheCluster, None), "READY REASON NODES MIN REPLICAS CAPACITY USED AGE");
-    assert_eq!(columns(Kind::CacheCluster, Some(1)), "EPOCH VERSION");
+    assert_eq!(columns(Kind::CacheCluster, Some(1)), "EPOCH SHORT VERSION");
     assert_eq!(columns(Kind::CacheVolume, None), "CLUSTER ORIGIN ACCESS READY CACHED HIT MOUNTS AGE");
-    assert_eq!(columns(Kind::CacheNode, None), "CLUSTER NODE STATE DOMAIN SLOTS AGE");
+    assert_eq!(columns(Kind::CacheNode, None), "CLUSTER NODE STATE DOMAIN SLOTS OFFERED AGE");
     for kind in Kind::ALL {
         let crd = definition(kind);
         let names = &crd.spec.names;
