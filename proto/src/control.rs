@@ -171,7 +171,7 @@ pub struct OffersReport {
     pub settled: Epoch,
     /// Copies that owners lack and that this node could give, as far as it knows.
     pub lacking: u64,
-    /// Of the offers that are going on: copies in all; 0 when none are.
+    /// Of the offers that are going on: chunks here; 0 when none are.
     pub all: u64,
     /// And those that were looked at.
     pub done: u64,

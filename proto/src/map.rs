@@ -337,6 +337,12 @@ impl ClusterMap {
         &self.handover
     }
 
+    /// The slot's former owners that are asked before the origin while it is handed over.
+    pub fn former(&self, slot: Slot) -> impl Iterator<Item = NodeId> + '_ {
+        let first = self.handover.partition_point(|entry| entry.slot < slot);
+        self.handover[first..].iter().take_while(move |entry| entry.slot == slot).map(|entry| entry.from)
+    }
+
     /// For each node that owns or leads anything: slots owned and slots led.
     pub fn shares(&self) -> BTreeMap<NodeId, Share> {
         let mut shares: BTreeMap<NodeId, Share> = BTreeMap::new();

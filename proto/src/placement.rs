@@ -10,6 +10,7 @@ use crate::map::ClusterMap;
 use crate::object::{DirPath, ObjectKey, Version};
 
 mod facts;
+mod handover;
 mod leads;
 mod owners;
 mod plan;
@@ -32,6 +33,9 @@ pub use facts::{Facts, NodeFact};
 ///    their share where the owners allow it;
 /// 7. a first map has one run of slots per lead; up to eight nodes, joins and suspicions keep at most 8 per node on
 ///    average. Larger clusters with a long history can have more: membership itself is in pieces then.
+///
+/// A slot that loses an owner that can still give names it as its former one (`handover`), until the facts say that this
+/// is over: with everybody's owners as they were, such a map moves nothing.
 ///
 /// The same facts twice give no second map; nor does a node that is somewhere else now.
 pub fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64) -> Option<ClusterMap> {

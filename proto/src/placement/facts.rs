@@ -1,7 +1,9 @@
 //! What the authority knows when it plans the next map.
 
+use std::collections::BTreeSet;
+
 use crate::ids::{ClusterId, Epoch};
-use crate::map::{Node, NodeState};
+use crate::map::{Handover, Node, NodeState};
 
 /// Everything that decides the next map, apart from the current one and the time. The order of the nodes doesn't matter.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub struct Facts {
     pub min_nodes: u32,
     /// The nodes, with distinct ids and names. Who isn't here isn't in the next map.
     pub nodes: Vec<NodeFact>,
+    /// Hand-overs of the current map that are over: all is where it belongs, or the time for it has passed.
+    pub over: BTreeSet<Handover>,
 }
 
 /// A node as the authority sees it.
@@ -35,6 +39,16 @@ impl NodeFact {
                 NodeState::Serving | NodeState::Suspect | NodeState::Returning => true,
                 NodeState::Joining | NodeState::Draining | NodeState::Down | NodeState::Gone => false,
             }
+    }
+
+    /// Whether what it has can still be had from it when it no longer owns it.
+    pub(super) fn may_give(&self) -> bool {
+        match self.node.state {
+            NodeState::Serving | NodeState::Suspect | NodeState::Returning | NodeState::Draining | NodeState::Gone => {
+                true
+            }
+            NodeState::Joining | NodeState::Down => false,
+        }
     }
 
     /// Whether it can begin to own slots now.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::facts::{Facts, NodeFact};
 use super::owners::{Member, Table};
-use super::{leads, quota};
+use super::{handover, leads, quota};
 use crate::ids::{NodeId, Slot};
 use crate::limits::OWNERS_MAX;
 use crate::map::{ClusterMap, Node, NodeState};
@@ -26,13 +26,21 @@ pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64)
         return None;
     }
     let width = usize::try_from(facts.width).unwrap_or(OWNERS_MAX).clamp(1, OWNERS_MAX).min(placed.len());
-    if current.is_some_and(|map| says_it_all(map, facts, &nodes, width)) {
-        return None;
-    }
-    let owners = if placed.is_empty() { kept_owners(current?, &nodes) } else { plan(current, &placed, width) };
+    let owners = match current {
+        Some(map) if says_it_all(map, facts, &nodes, width) => {
+            if !map.handover().iter().any(|entry| facts.over.contains(entry)) {
+                return None;
+            }
+            // Only hand-overs end: planning again could only shuffle.
+            Slot::all().map(|slot| map.owners(slot).to_vec()).collect()
+        }
+        Some(map) if placed.is_empty() => kept_owners(map, &nodes),
+        Some(_) | None => plan(current, &placed, width),
+    };
+    let handover = current.map(|map| handover::handover(map, &nodes, &owners, &facts.over)).unwrap_or_default();
     let listed = nodes.into_values().map(|fact| fact.node).collect();
     let epoch = current.map_or(facts.epoch_floor, |map| map.epoch().max(facts.epoch_floor)).next();
-    ClusterMap::new(epoch, facts.cluster, listed, &owners, Vec::new()).ok()
+    ClusterMap::new(epoch, facts.cluster, listed, &owners, handover).ok()
 }
 
 /// Whether the map was planned from these very nodes and this width: planning again could only shuffle.

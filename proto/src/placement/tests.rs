@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::ids::{ClusterId, Epoch, NodeId, NodeName};
 use crate::limits::SLOTS;
-use crate::map::{Node, NodeState, Ports, Share};
+use crate::map::{Handover, Node, NodeState, Ports, Share};
 
 fn node(id: u32, domain: &str, weight: u32, state: NodeState) -> NodeFact {
     let node = Node {
@@ -23,7 +23,7 @@ fn node(id: u32, domain: &str, weight: u32, state: NodeState) -> NodeFact {
 /// Nodes of weight 100, each a domain of its own.
 fn facts(ids: impl IntoIterator<Item = u32>, width: u32) -> Facts {
     let nodes = ids.into_iter().map(|id| node(id, &format!("d{id}"), 100, NodeState::Serving)).collect();
-    Facts { cluster: ClusterId::of("a/a"), epoch_floor: Epoch(0), width, min_nodes: 1, nodes }
+    Facts { cluster: ClusterId::of("a/a"), epoch_floor: Epoch(0), width, min_nodes: 1, nodes, over: BTreeSet::new() }
 }
 
 fn with_state(facts: &Facts, id: u32, state: NodeState) -> Facts {
@@ -247,6 +247,60 @@ fn a_small_cluster_keeps_few_runs_through_joins_and_suspicions() {
     assert_leads_are_even(&map, 8);
 }
 
+/// Slots that have lost an owner, each with those.
+fn left(before: &ClusterMap, after: &ClusterMap) -> BTreeSet<Handover> {
+    let gone = |slot: Slot| before.owners(slot).iter().filter(move |id| !after.owners(slot).contains(id));
+    Slot::all().flat_map(|slot| gone(slot).map(move |from| Handover { slot, from: *from })).collect()
+}
+
+fn named(map: &ClusterMap) -> BTreeSet<Handover> {
+    map.handover().iter().copied().collect()
+}
+
+#[test]
+fn former_owners_are_named_until_it_is_over() {
+    let mut facts = facts(1..=3, 2);
+    let map = first(&facts);
+    assert!(map.handover().is_empty());
+    facts.nodes.push(node(4, "d4", 100, NodeState::Serving));
+    let joined = then(&map, &facts);
+    assert_eq!(named(&joined), left(&map, &joined));
+    assert!(joined.handover().len() > 7_000, "{}", joined.handover().len());
+    assert_eq!(next_map(Some(&joined), &facts, LATER), None);
+    facts.over = named(&joined).into_iter().filter(|entry| entry.from == NodeId(1)).collect();
+    let ended = then(&joined, &facts);
+    assert_eq!(named(&ended), &named(&joined) - &facts.over);
+    assert_eq!(moved(&joined, &ended) + left(&joined, &ended).len(), 0, "nothing moves for it");
+    assert_eq!(next_map(Some(&ended), &facts, LATER), None);
+}
+
+#[test]
+fn a_node_that_drains_gives_all_and_is_named_and_a_lost_one_is_not() {
+    let good = facts(1..=4, 2);
+    let map = first(&good);
+    let drains = with_state(&good, 2, NodeState::Draining);
+    let draining = then(&map, &drains);
+    assert_eq!(draining.shares().get(&NodeId(2)), None);
+    assert!(Slot::all().all(|slot| draining.owners(slot).len() == 2));
+    assert!(left(&map, &draining).iter().filter(|entry| entry.from == NodeId(2)).all(|e| named(&draining).contains(e)));
+    let gone = then(&draining, &with_state(&good, 2, NodeState::Gone));
+    assert_eq!(named(&gone), named(&draining), "it is asked as long as its agent may run");
+    let mut without = drains.clone();
+    without.nodes.remove(1);
+    assert!(then(&gone, &without).handover().iter().all(|entry| entry.from != NodeId(2)));
+    let down = then(&map, &with_state(&good, 2, NodeState::Down));
+    assert!(down.handover().iter().all(|entry| entry.from != NodeId(2)), "nobody waits for the dead");
+    let back = then(&draining, &good);
+    assert!(back.handover().iter().all(|entry| !back.owners(entry.slot).contains(&entry.from)));
+}
+
+#[test]
+fn without_another_node_a_draining_one_keeps_its_slots() {
+    let map = first(&facts(1..=1, 2));
+    let after = then(&map, &with_state(&facts(1..=1, 2), 1, NodeState::Draining));
+    assert!(Slot::all().all(|slot| after.owners(slot) == [NodeId(1)]));
+}
+
 #[derive(Clone, Debug)]
 enum Change {
     Join { domain: usize, weight: u32 },
@@ -335,6 +389,10 @@ proptest! {
             prop_assert!(next == next_map(Some(&map), &turned, LATER), "order mattered");
             if let Some(next) = next {
                 prop_assert_eq!(next.epoch(), map.epoch().next());
+                for entry in next.handover() {
+                    let gives = facts.nodes.iter().any(|fact| fact.node.id == entry.from && fact.may_give());
+                    prop_assert!(gives && !next.owners(entry.slot).contains(&entry.from), "{entry:?}");
+                }
                 map = next;
                 check(&map, &facts)?;
                 prop_assert!(next_map(Some(&map), &facts, LATER).is_none(), "the same facts twice");

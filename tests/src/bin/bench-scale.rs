@@ -28,6 +28,7 @@ const DELTA_KIB_MAX: f64 = 4.0;
 fn main() -> ExitCode {
     let mut figures = Figures::default();
     let mut facts = Facts {
+        over: Default::default(),
         cluster: ClusterId::of("bench/scale"),
         epoch_floor: Epoch(0),
         width: WIDTH,
