@@ -91,6 +91,12 @@ metrics! {
     Guests Counter "guests" ["outcome"];
     /// Copies that other owners don't have yet
     CopiesPending Gauge "copies_pending" [];
+    /// Copies that owners lack and this node is about to offer them
+    CopiesLacking Gauge "copies_lacking" [];
+    /// Bytes of copies that owners lacked and took when they were offered
+    CopiesGivenBytes Counter "copies_given_bytes" [];
+    /// Rounds of offers that came to their end
+    OfferRounds Counter "offer_rounds" [];
     /// Requests to an origin
     OriginRequests Counter "origin_requests" ["namespace", "volume", "kind"];
     /// Bytes from an origin

@@ -1,9 +1,10 @@
-//! Copies: which nodes own a chunk now, and pushing it to those that lack it.
+//! Copies: which nodes own a chunk now, and giving it to those that lack it.
 //!
-//! After a filler has served its readers it hands the chunk to the slot's other owners. What waits is bounded, and so
+//! After a filler has served its readers it pushes the chunk to the slot's other owners. What waits is bounded, and so
 //! are transfers; an owner that can't take its copy now is tried again, slower and slower, until it can, stops being an
-//! owner, or the chunk is gone here. Nothing waits for a copy: losing one is a miss. Repair after a loss and hand-over
-//! are not done here.
+//! owner, or the chunk is gone here. Whatever is missed by that, and whatever a new map gives to other owners, is offered
+//! to them by who has it: hand-over, repair after a loss and drain are the same offers. Nothing waits for a copy: losing
+//! one is a miss.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::map::MapHolder;
 
+mod offers;
 mod pending;
 mod push;
 mod standing;
@@ -30,6 +32,11 @@ pub trait Maps: Send + Sync + 'static {
 
     /// This node's name, as in its certificate.
     fn this_node(&self) -> &NodeName;
+
+    /// Nodes whose agents have begun anew since the last call, by their own word.
+    fn take_begun(&self) -> Vec<NodeName> {
+        Vec::new()
+    }
 }
 
 impl Maps for MapHolder {
@@ -44,6 +51,10 @@ impl Maps for MapHolder {
     fn this_node(&self) -> &NodeName {
         self.self_name()
     }
+
+    fn take_begun(&self) -> Vec<NodeName> {
+        MapHolder::take_begun(self)
+    }
 }
 
 /// Who owns a chunk, as one map has it.
@@ -55,8 +66,8 @@ pub struct Owners {
     pub this: Option<NodeId>,
     /// The owners in map order, at most as many as the volume wants copies.
     pub nodes: Vec<OwnerNode>,
-    /// The former owner, while the slot is handed over.
-    pub former: Option<NodeId>,
+    /// The former owners, while the slot is handed over.
+    pub former: Vec<NodeId>,
 }
 
 /// One owner.
@@ -74,7 +85,7 @@ impl Owners {
     /// The owners of `chunk`, whose volume wants `replicas` copies (nothing: as many as the map has).
     pub fn of(maps: &dyn Maps, chunk: &Chunk, replicas: Option<u32>) -> Self {
         let Some(map) = maps.current() else {
-            return Self { epoch: Epoch::default(), this: None, nodes: Vec::new(), former: None };
+            return Self { epoch: Epoch::default(), this: None, nodes: Vec::new(), former: Vec::new() };
         };
         let this = map.node_named(maps.this_node());
         let slot = chunk.slot();
@@ -85,9 +96,7 @@ impl Owners {
             Some(OwnerNode { id: *id, state: node.state, near })
         };
         let nodes = map.owners(slot).iter().take(copies).filter_map(owner).collect();
-        let handover = map.handover();
-        let at = handover.partition_point(|entry| entry.slot < slot);
-        let former = handover.get(at).filter(|entry| entry.slot == slot).map(|entry| entry.from);
+        let former = map.former(slot).collect();
         Self { epoch: map.epoch(), this: this.map(|node| node.id), nodes, former }
     }
 

@@ -38,6 +38,7 @@ mod index;
 mod keeper;
 mod label;
 mod linger;
+mod listing;
 mod pace;
 mod passing;
 mod policies;
@@ -50,6 +51,7 @@ mod watch;
 
 pub use self::admission::{Giver, Volumes};
 pub use self::damaged::Damaged;
+pub use self::listing::Listed;
 pub use self::passing::{Held, NotPassed, Passed};
 pub use self::rank::{Alone, Rank, Standing};
 pub use self::reservation::Reservation;

@@ -161,7 +161,7 @@ impl Inner {
             (true, true) => Stored::Slow,
         };
         let known: Vec<Owner> = owners.nodes.iter().map(|node| self.owner(node, &owners, leading)).collect();
-        let hops = route::route(&View { this: owners.this, owners: &known, former: owners.former, stored });
+        let hops = route::route(&View { this: owners.this, owners: &known, former: &owners.former, stored });
         (owners, hops)
     }
 

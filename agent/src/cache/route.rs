@@ -52,8 +52,8 @@ pub struct View<'a> {
     pub this: Option<NodeId>,
     /// The slot's owners in map order.
     pub owners: &'a [Owner],
-    /// The former owner, while the slot is handed over.
-    pub former: Option<NodeId>,
+    /// The former owners, while the slot is handed over.
+    pub former: &'a [NodeId],
     /// Whether this node's store has the chunk.
     pub stored: Stored,
 }
@@ -87,8 +87,9 @@ pub fn route(view: &View<'_>) -> Vec<Hop> {
         None => hops.extend(slow.into_iter().chain([Hop::Origin(Keep::Passing)])),
         Some(own) => {
             let mut others: Vec<NodeId> = ordered[own + 1..].iter().map(|owner| owner.id).collect();
-            let former = view.former.filter(|former| Some(*former) != view.this && !others.contains(former));
-            others.extend(former.filter(|former| !before.iter().any(|owner| owner.id == *former)));
+            let is_owner = |former: &NodeId| view.owners.iter().any(|owner| owner.id == *former);
+            let former = view.former.iter().filter(|former| Some(**former) != view.this && !is_owner(former));
+            others.extend(former.copied());
             if !others.is_empty() {
                 hops.push(Hop::OwnersHave(others));
             }
@@ -124,7 +125,7 @@ mod tests {
     }
 
     fn hops(this: u32, owners: &[Owner]) -> Vec<Hop> {
-        route(&View { this: Some(NodeId(this)), owners, former: None, stored: Stored::No })
+        route(&View { this: Some(NodeId(this)), owners, former: &[], stored: Stored::No })
     }
 
     #[test]
@@ -168,14 +169,14 @@ mod tests {
 
     #[test]
     fn the_store_comes_first_and_a_former_owner_is_asked_before_the_origin() {
-        let view = View { this: Some(NodeId(2)), owners: &[owner(2)], former: Some(NodeId(9)), stored: Stored::Yes };
+        let view = View { this: Some(NodeId(2)), owners: &[owner(2)], former: &[NodeId(9)], stored: Stored::Yes };
         let expected = vec![Hop::Store, Hop::OwnersHave(vec![NodeId(9)]), Hop::Origin(Keep::Owned)];
         assert_eq!(route(&view), expected);
     }
 
     #[test]
     fn a_slow_store_comes_after_the_peers_and_before_the_origin() {
-        let view = View { this: Some(NodeId(2)), owners: &[owner(2), owner(3)], former: None, stored: Stored::Slow };
+        let view = View { this: Some(NodeId(2)), owners: &[owner(2), owner(3)], former: &[], stored: Stored::Slow };
         assert_eq!(route(&view), vec![Hop::OwnersHave(vec![NodeId(3)]), Hop::Store, Hop::Origin(Keep::Owned)]);
         let view = View { this: Some(NodeId(1)), ..view };
         let expected = vec![Hop::Fill(NodeId(2)), Hop::Fill(NodeId(3)), Hop::Store, Hop::Origin(Keep::Passing)];
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn without_a_map_the_origin_is_left() {
-        let view = View { this: None, owners: &[], former: None, stored: Stored::No };
+        let view = View { this: None, owners: &[], former: &[], stored: Stored::No };
         assert_eq!(route(&view), vec![Hop::Origin(Keep::Passing)]);
     }
 }

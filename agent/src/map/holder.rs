@@ -5,6 +5,7 @@
 //! Beside it lies where nodes are that moved since it was made: agents that restart one after another, without the
 //! authority, find each other by that.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,6 +116,8 @@ struct Inner {
     changed: watch::Sender<Epoch>,
     moved: Lock<Whereabouts>,
     heard: AtomicU64,
+    /// Who has said since the last look that it began anew; at most the nodes of the map.
+    begun: Lock<BTreeSet<NodeName>>,
     state: Option<State>,
     adopting: Mutex<()>,
     counters: Counters,
@@ -175,6 +178,7 @@ impl MapHolder {
             changed: watch::Sender::new(Epoch(0)),
             moved: Lock::default(),
             heard: AtomicU64::new(0),
+            begun: Lock::default(),
             state,
             adopting: Mutex::new(()),
             counters: Counters::default(),
@@ -212,6 +216,9 @@ impl MapHolder {
                 if said.node == self.inner.name {
                     continue;
                 }
+                if told == Told::ByItself && map.node_named(&said.node).is_some() {
+                    self.inner.begun.lock().insert(said.node.clone());
+                }
                 tracing::debug!(node = %said.node, port = said.ports.peer, ?told, "a node is said to be there");
                 news |= moved.hear(&map, told, said);
             }
@@ -219,6 +226,11 @@ impl MapHolder {
         if news {
             self.keep_moved();
         }
+    }
+
+    /// Nodes that have said themselves where they are since the last call, as agents do when they begin.
+    pub fn take_begun(&self) -> Vec<NodeName> {
+        std::mem::take(&mut *self.inner.begun.lock()).into_iter().collect()
     }
 
     /// Where nodes are that moved since the map was made.

@@ -135,6 +135,11 @@ impl Sources {
             Sample::new(M::Copies, &["lost"], copies.copies_lost),
             Sample::new(M::Copies, &["taken"], counted.copies_taken),
             Sample::new(M::Copies, &["refused"], counted.copies_refused),
+            Sample::new(M::Copies, &["given"], copies.copies_given),
+            Sample::new(M::Copies, &["declined"], copies.copies_declined),
+            Sample::new(M::CopiesLacking, &[], copies.copies_lacking),
+            Sample::new(M::CopiesGivenBytes, &[], copies.copies_given_bytes),
+            Sample::new(M::OfferRounds, &[], copies.offer_rounds),
             Sample::new(M::CopiesPending, &[], copies.copies_pending + copies.copies_short),
         ]);
     }

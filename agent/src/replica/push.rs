@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_proto::checksum::Checksummed;
+use larder_proto::control::OffersReport;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{NodeId, NodeName, VolumeId};
 use larder_proto::limits::SEGMENT_BYTES;
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep_until;
 
+use super::offers::{self, Offers};
 use super::pending::{Entry, Outcome, Pending};
 use super::standing::ByMap;
 use super::{Maps, Owners};
@@ -51,12 +53,13 @@ pub struct Replicator {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    runtime: Runtime,
-    stores: Stores,
-    peers: Client,
-    maps: Arc<dyn Maps>,
+pub(super) struct Inner {
+    pub(super) runtime: Runtime,
+    pub(super) stores: Stores,
+    pub(super) peers: Client,
+    pub(super) maps: Arc<dyn Maps>,
     volumes: Volumes,
+    pub(super) offers: Offers,
     pending: Mutex<Pending>,
     memory: Mutex<HashMap<ChunkId, FromMemory>>,
     wake: Notify,
@@ -90,6 +93,16 @@ pub struct Snapshot {
     pub copies_overflowed: u64,
     /// Chunks that were gone here before they could be copied.
     pub copies_lost: u64,
+    /// Copies that owners lack and this node could give, as far as it knows.
+    pub copies_lacking: u64,
+    /// Copies that owners lacked and took when they were offered.
+    pub copies_given: u64,
+    /// Their bytes.
+    pub copies_given_bytes: u64,
+    /// Copies for which an owner had no room when they were offered.
+    pub copies_declined: u64,
+    /// Rounds of offers that came to their end.
+    pub offer_rounds: u64,
 }
 
 impl Replicator {
@@ -101,6 +114,7 @@ impl Replicator {
             peers,
             maps,
             volumes,
+            offers: Offers::default(),
             pending: Mutex::default(),
             memory: Mutex::default(),
             wake: Notify::new(),
@@ -108,6 +122,7 @@ impl Replicator {
             counts: Counts::default(),
         });
         runtime.tasks.spawn(inner.clone().run());
+        runtime.tasks.spawn(offers::run(inner.clone()));
         let standing = ByMap { maps: inner.maps.clone(), volumes: inner.volumes.clone() };
         inner.stores.govern(Arc::new(standing), inner.volumes.clone());
         Self { inner }
@@ -160,10 +175,16 @@ impl Replicator {
         self.inner.wake.notify_one();
     }
 
+    /// How far what is here was offered to its owners, as the authority is told.
+    pub fn offers(&self) -> OffersReport {
+        self.inner.offers.report()
+    }
+
     /// The numbers of this moment.
     pub fn snapshot(&self) -> Snapshot {
         let counts = &self.inner.counts;
         let (copies_pending, copies_short) = self.inner.pending.lock().missing();
+        let offers = self.inner.offers.counts();
         Snapshot {
             copies_pending,
             copies_short,
@@ -172,6 +193,11 @@ impl Replicator {
             copies_failed: counts.failed.load(Ordering::Relaxed),
             copies_overflowed: counts.overflowed.load(Ordering::Relaxed),
             copies_lost: counts.lost.load(Ordering::Relaxed),
+            copies_lacking: self.inner.offers.report().lacking,
+            copies_given: offers.given,
+            copies_given_bytes: offers.given_bytes,
+            copies_declined: offers.declined,
+            offer_rounds: offers.rounds,
         }
     }
 }
@@ -180,6 +206,12 @@ impl Inner {
     fn owners(&self, chunk: &Chunk) -> Owners {
         let replicas = self.volumes.borrow().get(&chunk.object().volume()).and_then(|volume| volume.replicas);
         Owners::of(&*self.maps, chunk, replicas)
+    }
+
+    /// How many owners keep the chunk, as its volume wants.
+    pub(super) fn replicas(&self, chunk: &Chunk) -> usize {
+        let replicas = self.volumes.borrow().get(&chunk.object().volume()).and_then(|volume| volume.replicas);
+        replicas.map_or(usize::MAX, |replicas| usize::try_from(replicas.max(1)).unwrap_or(usize::MAX))
     }
 
     async fn run(self: Arc<Self>) {
@@ -282,7 +314,7 @@ impl Inner {
     }
 
     /// The chunk in pieces of 1 MiB, checked.
-    async fn read_pieces(&self, chunk: &Chunk) -> Result<Vec<Checksummed>, Gone> {
+    pub(super) async fn read_pieces(&self, chunk: &Chunk) -> Result<Vec<Checksummed>, Gone> {
         let len = u64::from(chunk.len());
         let mut pieces = Vec::new();
         let mut at = 0;
@@ -307,7 +339,7 @@ impl Inner {
         Ok(pieces)
     }
 
-    fn log(&self, put: &PutRequest, owner: NodeId, error: &PeerError) {
+    pub(super) fn log(&self, put: &PutRequest, owner: NodeId, error: &PeerError) {
         let id = put.chunk.id();
         match error {
             PeerError::Kind(ErrorKind::NoSpace) => {
@@ -327,7 +359,7 @@ impl Inner {
 }
 
 /// Why the bytes of a copy are not at hand.
-enum Gone {
+pub(super) enum Gone {
     /// The disk gave none this time.
     Now,
     /// The chunk isn't here any more.

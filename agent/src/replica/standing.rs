@@ -33,6 +33,8 @@ impl Standing for ByMap {
         let copies = replicas.map_or(usize::MAX, |replicas| usize::try_from(replicas.max(1)).unwrap_or(usize::MAX));
         let Some(this) = map.node_named(self.maps.this_node()) else { return Rank::Guest };
         match map.owners(slot).iter().take(copies).position(|owner| *owner == this.id) {
+            // Its new owners may not have it yet.
+            None if map.former(slot).any(|former| former == this.id) => Rank::Copy,
             None => Rank::Guest,
             Some(0) => Rank::First,
             Some(_) => Rank::Copy,

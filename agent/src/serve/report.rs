@@ -14,6 +14,7 @@ use crate::fuse::{self, Standing};
 use crate::metrics::Trees;
 use crate::origin::{Origins, Volumes};
 use crate::peer::{Client, Meeting};
+use crate::replica::Replicator;
 use crate::store::{Health, StoreStatus, Stores};
 
 /// Where this node is from now on.
@@ -28,6 +29,7 @@ pub(super) struct Reporter {
     meeting: Meeting,
     domain: Arc<str>,
     stores: Stores,
+    replicator: Replicator,
     origins: Origins,
     peers: Client,
     trees: Trees,
@@ -48,6 +50,7 @@ impl Reporter {
             meeting,
             domain: config.domain.clone(),
             stores: parts.ground.stores.clone(),
+            replicator: parts.cache.replicator().clone(),
             origins: parts.origins.clone(),
             peers: parts.peers.clone(),
             trees,
@@ -74,6 +77,7 @@ impl Reporter {
             unreachable: self.peers.unreachable(),
             volumes: self.volumes(),
             passthrough: Some(passthrough(&self.passthrough)),
+            offers: self.replicator.offers(),
             ..NodeReport::default()
         }
     }
