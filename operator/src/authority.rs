@@ -21,8 +21,8 @@ use tokio_util::task::TaskTracker;
 
 mod ca;
 mod core;
-mod health;
 mod ledger;
+mod life;
 mod listen;
 mod serve;
 mod state;
@@ -31,6 +31,7 @@ mod token;
 
 pub use ca::{Ca, CaError};
 pub use ledger::{FolderLedger, Ledger};
+pub use life::Patience;
 pub use state::ForeignMap;
 pub use status::{NodeStatus, VolumeStatus};
 pub use token::{NodeTokens, TokenVerifier};
@@ -214,8 +215,21 @@ impl Authority {
         self.shared.news.notify_one();
     }
 
-    /// A node that is to leave: its slots go to others, and it stays in the map as Gone, so that it still serves what it
-    /// has mounted. To be followed by [`remove`](Self::remove) once its agent has ended.
+    /// How long nodes may be silent, and slow to hand over, from now on.
+    pub fn wait(&self, patience: Patience) {
+        self.shared.core().wait(patience);
+        self.shared.news.notify_one();
+    }
+
+    /// A node that was to leave is to stay, or to come back.
+    pub fn keep(&self, name: &NodeName) {
+        self.shared.core().keep(name);
+        self.shared.news.notify_one();
+    }
+
+    /// A node that is to leave: its slots go to others, and it hands over what it has (Draining); then it stays in the map
+    /// as Gone, so that it still serves what it has mounted. To be followed by [`remove`](Self::remove) once its agent has
+    /// ended. Until it is Gone it may be [kept](Self::keep).
     pub fn retire(&self, name: &NodeName) {
         self.shared.core().retire(name);
         self.shared.news.notify_one();

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use larder_operator::local::cluster::Wish;
 use larder_operator::local::plan::Wanted;
 use larder_operator::local::{commands, up};
 
@@ -56,6 +57,20 @@ enum Command {
     },
     /// Prints the cluster map as JSON: nodes, and the owners of each run of slots
     Map {
+        #[command(flatten)]
+        dir: Dir,
+    },
+    /// Moves what a node has to the others; it keeps its mounts, and owns nothing any more
+    Drain {
+        /// The node, as `larder get cn` names it
+        node: String,
+        #[command(flatten)]
+        dir: Dir,
+    },
+    /// Takes a drain back: the node owns its part of the cache again
+    Undrain {
+        /// The node
+        node: String,
         #[command(flatten)]
         dir: Dir,
     },
@@ -132,6 +147,8 @@ async fn main() -> ExitCode {
         }
         Command::Status { dir } => commands::status(&dir.dir).await,
         Command::Map { dir } => commands::map(&dir.dir).await,
+        Command::Drain { node, dir } => commands::wish(&dir.dir, &node, Wish::Drain).await,
+        Command::Undrain { node, dir } => commands::wish(&dir.dir, &node, Wish::Undrain).await,
         Command::Down { dir } => commands::down(&dir.dir).await,
     };
     match outcome {
@@ -159,7 +176,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// What clap says above its usage, in one line.
 fn in_one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "say what to do: up, get, status, map or down (see larder --help)".into();
+        return "say what to do: up, get, status, map, drain, undrain or down (see larder --help)".into();
     }
     let text = error.render().to_string();
     let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));

@@ -11,10 +11,12 @@ use larder_crds::{CacheCluster, CacheVolume};
 
 mod document;
 mod lines;
+mod patience;
 mod resolve;
 mod secret;
 pub mod told;
 
+pub use patience::patience;
 pub use resolve::{Desired, DesiredVolume, resolve};
 pub use secret::SecretData;
 

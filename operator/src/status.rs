@@ -108,6 +108,7 @@ pub fn cluster(cluster: &CacheCluster, earlier: &[Condition], view: View<'_>) ->
         epoch: view.map.and_then(|map| i64::try_from(map.epoch().0).ok()),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         slots: Some(SlotCounts { total: i32::from(SLOTS), short }),
+        short_copies: i64::try_from(view.reported().map(|node| node.offers.lacking).sum::<u64>()).ok(),
         problems: problems(view),
         conditions,
     }
@@ -192,8 +193,9 @@ pub fn node(node: &NodeView) -> CacheNodeStatus {
         NodeState::Serving => larder_crds::NodeState::Serving,
         NodeState::Returning => larder_crds::NodeState::Returning,
         NodeState::Gone => larder_crds::NodeState::Gone,
-        // The schema has a state when it can come about; nothing drains or is given up yet.
-        NodeState::Suspect | NodeState::Draining | NodeState::Down => larder_crds::NodeState::Suspect,
+        NodeState::Suspect => larder_crds::NodeState::Suspect,
+        NodeState::Draining => larder_crds::NodeState::Draining,
+        NodeState::Down => larder_crds::NodeState::Down,
     };
     CacheNodeStatus {
         node_id: Some(i64::from(reported.id.0)),
@@ -202,6 +204,8 @@ pub fn node(node: &NodeView) -> CacheNodeStatus {
         domain: Some(reported.domain.to_string()),
         stores: reported.stores.iter().map(store).collect(),
         slots: i32::try_from(reported.share.owned).ok(),
+        offered: (reported.offers.all > 0).then(|| format_percent(reported.offers.done, reported.offers.all)),
+        short_copies: i64::try_from(reported.offers.lacking).ok(),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         epoch: i64::try_from(reported.epoch.0).ok(),
         passthrough: reported.passthrough.map(passthrough),
@@ -414,6 +418,7 @@ mod tests {
             silent_ms: Some(0),
             unmet: Vec::new(),
             passthrough: None,
+            offers: Default::default(),
         };
         NodeView { name, reported: Some(reported), is_live, ended: None }
     }

@@ -3,16 +3,16 @@
 //! After a restart the nodes of the stored map are taken to serve for 30 s, until they can have reported again. An
 //! epoch that an agent reports above ours (we lost some) raises the next one above it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use larder_proto::control::{NodeAddress, NodeReport, OriginState};
-use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, VolumeId};
-use larder_proto::map::{ClusterMap, Node, NodeState};
+use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, VolumeId};
+use larder_proto::map::{ClusterMap, Handover, Node, NodeState};
 use larder_proto::placement::{Facts, NodeFact, next_map};
 
 use super::Shape;
-use super::health::{Event, Health, SILENCE_MS};
+use super::life::{Event, Life, Patience, SILENCE_MS};
 use super::status::{NodeStatus, VolumeStatus};
 
 /// Silence isn't counted before this long after the start.
@@ -22,11 +22,12 @@ const GRACE_MS: u64 = 30_000;
 const WEIGHT_BYTES: u64 = 1 << 30;
 const WEIGHT_SLACK: u32 = 20;
 
+/// Hand-overs that end at different times end together, so often at most.
+const ENDS_EVERY_MS: u64 = 5_000;
+
 struct Known {
     node: Node,
-    health: Health,
-    /// It gives its slots to others, and stays in the map without any until it is removed.
-    is_leaving: bool,
+    life: Life,
     joined_ms: u64,
     report: Option<(NodeReport, u64)>,
 }
@@ -39,6 +40,12 @@ pub(super) struct Core {
     /// What outweighs the nodes' own word.
     domains: BTreeMap<NodeName, Arc<str>>,
     epoch_floor: Epoch,
+    patience: Patience,
+    /// Hand-overs of the current map: since which epoch, and since when.
+    moves: BTreeMap<Handover, (Epoch, u64)>,
+    /// When some of them ended last.
+    ended_ms: u64,
+    now_ms: u64,
 }
 
 impl Core {
@@ -46,7 +53,20 @@ impl Core {
         let listed = current.iter().flat_map(|map| map.nodes());
         let nodes = listed.map(|node| (node.name.clone(), resumed(node))).collect();
         let epoch_floor = current.as_ref().map_or(floor, |map| map.epoch().max(floor));
-        Self { cluster, shape, current, nodes, domains: BTreeMap::new(), epoch_floor }
+        let mut core = Self {
+            cluster,
+            shape,
+            current,
+            nodes,
+            domains: BTreeMap::new(),
+            epoch_floor,
+            patience: Patience::default(),
+            moves: BTreeMap::new(),
+            ended_ms: 0,
+            now_ms: 0,
+        };
+        core.follow_moves();
+        core
     }
 
     pub(super) fn reshape(&mut self, shape: Shape) {
@@ -67,13 +87,64 @@ impl Core {
     }
 
     pub(super) fn retire(&mut self, name: &NodeName) {
+        self.tell(name, Event::Drain);
+    }
+
+    pub(super) fn keep(&mut self, name: &NodeName) {
+        self.tell(name, Event::Stay);
+    }
+
+    fn tell(&mut self, name: &NodeName, event: Event) {
         if let Some(known) = self.nodes.get_mut(name) {
-            known.is_leaving = true;
+            known.life = known.life.step(event, self.now_ms, &self.patience);
         }
+    }
+
+    pub(super) fn wait(&mut self, patience: Patience) {
+        self.patience = patience;
     }
 
     pub(super) fn published(&mut self, map: Arc<ClusterMap>) {
         self.current = Some(map);
+        self.follow_moves();
+    }
+
+    /// Hand-overs that are new are counted from now.
+    fn follow_moves(&mut self) {
+        let Some(map) = &self.current else { return };
+        let known = std::mem::take(&mut self.moves);
+        let since = |entry: &Handover| known.get(entry).copied().unwrap_or((map.epoch(), self.now_ms));
+        self.moves = map.handover().iter().map(|entry| (*entry, since(entry))).collect();
+    }
+
+    /// Hand-overs that are over: the former owner has offered all it had, or the time has passed. Together when all are,
+    /// else every few seconds: each epoch goes to everybody.
+    fn over(&self, now_ms: u64) -> BTreeSet<Handover> {
+        let by_id: BTreeMap<NodeId, &Known> = self.nodes.values().map(|known| (known.node.id, known)).collect();
+        let is_over = |from: NodeId, (epoch, since_ms): (Epoch, u64)| {
+            let Some(known) = by_id.get(&from) else { return true };
+            let settled = known.report.as_ref().is_some_and(|(report, _)| report.offers.settled >= epoch);
+            // Who drains has its own time; it is asked until it is Gone.
+            let drains = known.life.state() == NodeState::Draining;
+            settled || (!drains && now_ms.saturating_sub(since_ms) >= self.patience.warmup_ms)
+        };
+        let over: BTreeSet<Handover> =
+            self.moves.iter().filter(|(entry, since)| is_over(entry.from, **since)).map(|(entry, _)| *entry).collect();
+        let is_time = over.len() == self.moves.len() || now_ms.saturating_sub(self.ended_ms) >= ENDS_EVERY_MS;
+        if is_time { over } else { BTreeSet::new() }
+    }
+
+    /// Whether so many are silent, in several failure domains, that it is no death but a network that is cut.
+    pub(super) fn is_mass_silence(&self) -> bool {
+        let counted = self.nodes.values().filter(|known| match known.life {
+            Life::Serving { .. } | Life::Suspect { .. } | Life::Returning { .. } => known.node.weight > 0,
+            Life::Joining | Life::Down | Life::Draining { .. } | Life::Gone => false,
+        });
+        let counted: Vec<&Known> = counted.collect();
+        let silent = counted.iter().filter(|known| matches!(known.life, Life::Suspect { .. }));
+        let domains: BTreeSet<&str> = silent.clone().map(|known| &*known.node.domain).collect();
+        let silent = silent.count();
+        silent >= 2 && silent * 3 > counted.len() && domains.len() > 1
     }
 
     /// A node said something.
@@ -84,10 +155,10 @@ impl Core {
             // It was removed and has joined again: nothing of its former life counts.
             *known = Known::new(id, name);
         }
-        let before = known.health;
-        known.health = before.step(Event::Report, now_ms);
+        let before = known.life;
+        known.life = before.step(Event::Report { settled: report.offers.settled }, now_ms, &self.patience);
         let weight = weight(&report);
-        if known.health.state() == NodeState::Serving && (before == Health::Joining || known.node.weight == 0) {
+        if known.life.state() == NodeState::Serving && (before == Life::Joining || known.node.weight == 0) {
             known.joined_ms = now_ms;
         }
         if known.node.weight.abs_diff(weight) > known.node.weight / WEIGHT_SLACK || weight == 0 {
@@ -122,11 +193,17 @@ impl Core {
 
     /// The map that is to be published now, if any. `wanted` is the most replicas that a volume asks for.
     pub(super) fn plan(&mut self, wanted: u32, now_ms: u64) -> Option<ClusterMap> {
+        self.now_ms = now_ms;
+        let tick = Event::Tick { may_condemn: !self.is_mass_silence() };
+        let emptied = self.emptied();
         for known in self.nodes.values_mut() {
-            known.health = known.health.step(Event::Tick, now_ms);
+            known.life = known.life.step(tick, now_ms, &self.patience);
+            if let Some(epoch) = emptied.filter(|_| known.owns_nothing(self.current.as_deref())) {
+                known.life = known.life.step(Event::Emptied(epoch), now_ms, &self.patience);
+            }
         }
         let fact = |known: &Known| NodeFact {
-            node: Node { state: known.state(), ..known.node.clone() },
+            node: Node { state: known.life.state(), ..known.node.clone() },
             joined_ms: known.joined_ms,
         };
         let facts = Facts {
@@ -135,8 +212,19 @@ impl Core {
             width: self.shape.replicas.max(wanted.min(self.shape.min_nodes)).max(1),
             min_nodes: self.shape.min_nodes,
             nodes: self.nodes.values().map(fact).collect(),
+            over: self.over(now_ms),
         };
-        next_map(self.current.as_deref(), &facts, now_ms)
+        let next = next_map(self.current.as_deref(), &facts, now_ms);
+        if next.is_some() && !facts.over.is_empty() {
+            self.ended_ms = now_ms;
+        }
+        next
+    }
+
+    /// The current epoch, while a node drains.
+    fn emptied(&self) -> Option<Epoch> {
+        let drains = self.nodes.values().any(|known| matches!(known.life, Life::Draining { emptied: None, .. }));
+        self.current.as_ref().filter(|_| drains).map(|map| map.epoch())
     }
 
     pub(super) fn statuses(&self, map: Option<&ClusterMap>, now_ms: u64) -> Vec<NodeStatus> {
@@ -182,11 +270,15 @@ impl Known {
             weight: 0,
             state: NodeState::Joining,
         };
-        Self { node, health: Health::Joining, is_leaving: false, joined_ms: 0, report: None }
+        Self { node, life: Life::Joining, joined_ms: 0, report: None }
     }
 
-    fn state(&self) -> NodeState {
-        if self.is_leaving { NodeState::Gone } else { self.health.state() }
+    /// Whether the map has it as one that leaves, and gives it nothing.
+    fn owns_nothing(&self, map: Option<&ClusterMap>) -> bool {
+        let listed = map.and_then(|map| Some((map, map.node(self.node.id)?)));
+        listed.is_some_and(|(map, node)| {
+            node.state == NodeState::Draining && Slot::all().all(|slot| !map.owners(slot).contains(&node.id))
+        })
     }
 
     fn status(&self, shares: &BTreeMap<NodeId, larder_proto::map::Share>, now_ms: u64) -> NodeStatus {
@@ -194,7 +286,7 @@ impl Known {
         NodeStatus {
             id: self.node.id,
             name: self.node.name.clone(),
-            state: self.state(),
+            state: self.life.state(),
             addresses: self.node.addresses.clone(),
             ports: self.node.ports,
             admin_port: report.map_or(0, |report| report.admin_port),
@@ -204,6 +296,7 @@ impl Known {
             unreachable: report.map(|report| report.unreachable.clone()).unwrap_or_default(),
             unmet: report.map(|report| report.unmet.clone()).unwrap_or_default(),
             passthrough: report.and_then(|report| report.passthrough),
+            offers: report.map(|report| report.offers).unwrap_or_default(),
             share: shares.get(&self.node.id).copied().unwrap_or_default(),
             silent_ms: self.report.as_ref().map(|(_, at_ms)| now_ms.saturating_sub(*at_ms)),
         }
@@ -212,14 +305,7 @@ impl Known {
 
 /// A node of the stored map, when the authority starts.
 fn resumed(node: &Node) -> Known {
-    let is_leaving = node.state == NodeState::Gone;
-    let health = match node.state {
-        NodeState::Joining => Health::Joining,
-        NodeState::Suspect | NodeState::Down => Health::Suspect,
-        NodeState::Returning => Health::Returning { since_ms: 0, last_ms: GRACE_MS },
-        NodeState::Serving | NodeState::Draining | NodeState::Gone => Health::Serving { last_ms: GRACE_MS },
-    };
-    Known { node: node.clone(), health, is_leaving, joined_ms: 0, report: None }
+    Known { node: node.clone(), life: Life::resumed(node.state, GRACE_MS), joined_ms: 0, report: None }
 }
 
 fn weight(report: &NodeReport) -> u32 {

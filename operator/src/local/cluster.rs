@@ -10,6 +10,7 @@ use larder_proto::volume::Volume;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::commands::Refusal;
 use super::folder::Folder;
@@ -22,6 +23,7 @@ use crate::status::{self, NodeView, View};
 mod leaving;
 mod news;
 
+pub use leaving::Wish;
 use news::Told;
 
 /// A node that has not reported for this long is silent; reports come each second.
@@ -43,6 +45,8 @@ pub struct Cluster {
     /// The cluster's problems written last, likewise.
     problems: Vec<Problem>,
     told: Told,
+    /// Since when nodes that aren't wanted any more are Gone.
+    gone_since: BTreeMap<NodeName, Instant>,
 }
 
 impl Cluster {
@@ -74,6 +78,7 @@ impl Cluster {
             conditions: BTreeMap::new(),
             problems: Vec::new(),
             told: Told::nothing(),
+            gone_since: BTreeMap::new(),
         };
         let started = match cluster.forget_unwanted() {
             Ok(_) => cluster.start_nodes().await,
@@ -118,9 +123,14 @@ impl Cluster {
                 return Err(refusal);
             }
         };
-        self.let_go().await?;
+        let known: Vec<NodeName> = known.into_iter().map(|plan| plan.name).collect();
+        let leaving: Vec<String> = self.let_go(&known).iter().map(NodeName::to_string).collect();
+        let leaving = match leaving.as_slice() {
+            [] => String::new(),
+            some => format!("; what {} have is handed over, then they end", some.join(", ")),
+        };
         Ok(format!(
-            "applied: {before} -> {after} nodes ({started} agents started), {} -> {} volumes",
+            "applied: {before} -> {after} nodes ({started} agents started), {} -> {} volumes{leaving}",
             volumes.0, volumes.1
         ))
     }
@@ -226,10 +236,15 @@ impl Cluster {
             NodeView { name: plan.name.clone(), reported, is_live, ended }
         };
         let nodes: Vec<NodeView> = self.plans.iter().map(node).collect();
+        let unwanted = self.unwanted();
+        let leaves = reported.iter().filter(|node| unwanted.contains(&node.name));
+        let leaving: Vec<NodeView> = leaves
+            .map(|node| NodeView { name: node.name.clone(), reported: Some(node.clone()), is_live: true, ended: None })
+            .collect();
         let now = now();
         let view = View { map: map.as_deref(), nodes: &nodes, volumes: &volumes, problems: &self.problems, now: &now };
         let mut objects = vec![self.cluster_object(view)];
-        objects.extend(nodes.iter().map(|node| self.node_object(node)));
+        objects.extend(nodes.iter().chain(&leaving).map(|node| self.node_object(node)));
         let volumes: Vec<Value> = self.desired.volumes.iter().map(|volume| self.volume_object(volume, view)).collect();
         objects.extend(volumes);
         for object in &objects {
@@ -315,6 +330,7 @@ async fn start_authority(
         epoch_floor: Epoch(0),
     };
     let authority = Authority::start(options, volumes).await.map_err(Refusal::new)?;
+    authority.wait(crate::manifest::patience(&cluster.spec));
     let trust = folder.trust();
     write_private(&trust, authority.trust_pem().as_bytes())
         .map_err(|e| Refusal::new(format!("{}: {e}", trust.display())))?;

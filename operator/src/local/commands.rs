@@ -1,4 +1,4 @@
-//! The commands that ask a running `larder up`: get, status, map, down.
+//! The commands that ask a running `larder up`: get, status, map, drain, undrain, down.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use larder_crds::Kind;
 use serde_json::Value;
 
+use super::cluster::Wish;
 use super::folder::Folder;
 use super::socket::{Answer, AskError, Request, ask};
 use super::{leftovers, lock};
@@ -124,6 +125,13 @@ pub async fn status(dir: &Path) -> Result<(), Refusal> {
 pub async fn map(dir: &Path) -> Result<(), Refusal> {
     let map = request(&folder(dir)?, &Request::Map).await?;
     println!("{}", serde_json::to_string_pretty(&map).map_err(Refusal::new)?);
+    Ok(())
+}
+
+/// `larder drain NODE` and `larder undrain NODE`.
+pub async fn wish(dir: &Path, node: &str, wish: Wish) -> Result<(), Refusal> {
+    let said = request(&folder(dir)?, &Request::Wish { node: node.to_owned(), wish }).await?;
+    println!("{}", said.as_str().unwrap_or("done"));
     Ok(())
 }
 

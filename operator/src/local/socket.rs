@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use super::cluster::Wish;
 use super::plan::Wanted;
 
 /// A request is a command and a few paths.
@@ -35,6 +36,13 @@ pub enum Request {
         agent: Option<PathBuf>,
         /// How much agents log, if the command line says so.
         agent_log: Option<String>,
+    },
+    /// Let a node hand over what it has, or keep it.
+    Wish {
+        /// Its name.
+        node: String,
+        /// Which of the two.
+        wish: Wish,
     },
     /// Stop.
     Down,

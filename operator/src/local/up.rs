@@ -191,6 +191,7 @@ async fn serve(folder: &Folder, desired: Desired, options: Options) -> Result<()
             Some(call) = called.recv() => call,
             _ = look.tick() => {
                 cluster.look().iter().for_each(|line| println!("{line}"));
+                cluster.part().await.iter().for_each(|line| println!("{line}"));
                 continue;
             }
         };
@@ -219,6 +220,10 @@ async fn answer(cluster: &mut Cluster, call: Call) -> Next {
                 Err(refusal) => Answer::Refused(refusal.lines),
             }
         }
+        Request::Wish { node, wish } => match cluster.wish(&node, wish) {
+            Ok(text) => Answer::Done(Value::String(text)),
+            Err(refusal) => Answer::Refused(refusal.lines),
+        },
         Request::Down => {
             cluster.stop().await;
             // The asker has gone away; the cluster stops all the same.

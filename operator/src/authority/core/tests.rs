@@ -1,5 +1,6 @@
+use larder_proto::control::OffersReport;
 use larder_proto::control::{StoreHealth, StoreReport};
-use larder_proto::ids::{Slot, StoreId};
+use larder_proto::ids::StoreId;
 
 use super::*;
 
@@ -67,7 +68,7 @@ fn a_restart_goes_on_and_counts_silence_only_after_the_grace() {
     assert_eq!(step(&mut after, 29_999), None);
     all_report(&mut after, &[1, 2], 32_000);
     let next = step(&mut after, 33_000).expect("one is silent");
-    assert_eq!((next.epoch(), after.nodes[&name(3)].health), (Epoch(2), Health::Suspect));
+    assert_eq!((next.epoch(), after.nodes[&name(3)].life.state()), (Epoch(2), NodeState::Suspect));
 }
 
 #[test]
@@ -113,23 +114,126 @@ fn a_small_change_of_capacity_moves_nothing() {
     assert_eq!(core.nodes[&name(1)].node.weight, 1_024);
 }
 
+/// All of them report that what they have was offered to its owners as of `epoch`.
+fn all_settle(core: &mut Core, nodes: &[u32], epoch: u64, now_ms: u64) {
+    for number in nodes {
+        let offers = OffersReport { settled: Epoch(epoch), ..OffersReport::default() };
+        core.report(NodeId(*number), &name(*number), NodeReport { offers, ..report(epoch) }, now_ms);
+    }
+}
+
 #[test]
-fn a_node_that_leaves_is_gone_without_slots_before_it_is_dropped() {
+fn a_node_that_leaves_hands_over_then_is_gone_then_dropped() {
     let mut core = core();
     core.reshape(Shape { min_nodes: 2, replicas: 2 });
     all_report(&mut core, &[1, 2, 3], 0);
     step(&mut core, 100).expect("a map");
     core.retire(&name(3));
     let left = step(&mut core, 200).expect("without n3");
-    assert_eq!(left.node(NodeId(3)).map(|node| node.state), Some(NodeState::Gone), "it still reads from its peers");
+    assert_eq!(left.node(NodeId(3)).map(|node| node.state), Some(NodeState::Draining));
     assert!(Slot::all().all(|slot| left.owners(slot).len() == 2 && !left.owners(slot).contains(&NodeId(3))));
+    assert!(left.handover().iter().all(|entry| entry.from == NodeId(3)) && left.handover().len() > 10_000);
     all_report(&mut core, &[3], 300);
-    assert_eq!(step(&mut core, 300), None, "its reports don't bring it back");
-    assert_eq!(core.statuses(Some(&left), 300)[2].state, NodeState::Gone);
+    assert_eq!(step(&mut core, 300), None, "it has not handed over yet");
+    all_settle(&mut core, &[1, 2], left.epoch().0, 400);
+    assert_eq!(step(&mut core, 400), None, "others have, which isn't the same");
+    all_settle(&mut core, &[3], left.epoch().0, 500);
+    let gone = step(&mut core, 500).expect("it has handed over");
+    assert_eq!(gone.node(NodeId(3)).map(|node| node.state), Some(NodeState::Gone), "it still reads from its peers");
+    assert!(gone.handover().is_empty(), "and nobody asks it for anything");
+    assert_eq!(core.statuses(Some(&gone), 500)[2].state, NodeState::Gone);
+    all_report(&mut core, &[3], 600);
+    assert_eq!(step(&mut core, 600), None, "its reports don't bring it back");
     core.remove(&name(3));
-    let dropped = step(&mut core, 400).expect("a map without it");
+    let dropped = step(&mut core, 700).expect("a map without it");
     assert_eq!(dropped.node(NodeId(3)), None);
     assert!(Slot::all().all(|slot| dropped.owners(slot) == left.owners(slot)), "nothing moves again");
+}
+
+#[test]
+fn a_drain_is_taken_back_and_the_last_node_keeps_its_slots() {
+    let mut core = core();
+    core.reshape(Shape { min_nodes: 1, replicas: 2 });
+    all_report(&mut core, &[1, 2], 0);
+    let first = step(&mut core, 100).expect("a map");
+    core.retire(&name(1));
+    step(&mut core, 200).expect("n1 drains");
+    core.keep(&name(1));
+    let back = step(&mut core, 300).expect("n1 stays");
+    assert!(Slot::all().all(|slot| back.owners(slot).len() == 2));
+    assert!(back.handover().is_empty(), "who owns a slot isn't its former owner");
+    core.retire(&name(1));
+    core.retire(&name(2));
+    let last = step(&mut core, 400).expect("both drain");
+    all_settle(&mut core, &[1, 2], last.epoch().0, 500);
+    step(&mut core, 500);
+    assert!(Slot::all().all(|slot| !core.current.as_ref().expect("a map").owners(slot).is_empty()));
+    assert_eq!(first.shares().len(), 2);
+}
+
+#[test]
+fn a_silent_node_is_replaced_after_the_grace_and_returns() {
+    let mut core = core();
+    core.wait(Patience { loss_grace_ms: 10_000, ..Patience::default() });
+    all_report(&mut core, &[1, 2, 3, 4], 0);
+    step(&mut core, 0).expect("a map");
+    let mut last = None;
+    for now_ms in (1_000..=11_000).step_by(1_000) {
+        all_report(&mut core, &[1, 2, 3], now_ms);
+        last = step(&mut core, now_ms).or(last);
+    }
+    let replaced = last.expect("n4 is down");
+    assert_eq!(replaced.node(NodeId(4)).map(|node| node.state), Some(NodeState::Down));
+    assert!(Slot::all().all(|slot| replaced.owners(slot).len() == 2 && !replaced.owners(slot).contains(&NodeId(4))));
+    assert!(replaced.handover().iter().all(|entry| entry.from != NodeId(4)), "nobody waits for the dead");
+    all_report(&mut core, &[1, 2, 3, 4], 12_000);
+    let back = step(&mut core, 12_000).expect("n4 is back");
+    assert!(back.shares().get(&NodeId(4)).is_some_and(|share| share.led == 0 && share.owned > 0));
+}
+
+#[test]
+fn when_many_fall_silent_at_once_nobody_is_condemned() {
+    let mut core = core();
+    core.wait(Patience { loss_grace_ms: 10_000, ..Patience::default() });
+    all_report(&mut core, &[1, 2, 3, 4], 0);
+    let map = step(&mut core, 0).expect("a map");
+    for now_ms in (1_000..=60_000).step_by(1_000) {
+        all_report(&mut core, &[1, 2], now_ms);
+        step(&mut core, now_ms);
+    }
+    assert!(core.is_mass_silence());
+    let held = core.current.clone().expect("a map");
+    let moved = |slot: &Slot| held.owners(*slot).iter().any(|owner| !map.owners(*slot).contains(owner));
+    assert_eq!(Slot::all().filter(moved).count(), 0, "no slot has another owner");
+}
+
+#[test]
+fn a_hand_over_ends_when_the_former_owner_has_offered_all_or_its_time_is_up() {
+    let mut core = core();
+    core.wait(Patience { warmup_ms: 60_000, ..Patience::default() });
+    all_report(&mut core, &[1, 2, 3], 0);
+    step(&mut core, 0).expect("a map");
+    all_report(&mut core, &[4], 1_000);
+    step(&mut core, 1_000).expect("n4 is listed");
+    all_report(&mut core, &[1, 2, 3, 4], 3_000);
+    all_report(&mut core, &[1, 2, 3, 4], 5_000);
+    let joined = step(&mut core, 6_000).expect("n4 enters");
+    let from = |map: &ClusterMap, id: u32| map.handover().iter().filter(|entry| entry.from == NodeId(id)).count();
+    assert!((1..=3).all(|id| from(&joined, id) > 1_000));
+    all_settle(&mut core, &[1], joined.epoch().0, 8_000);
+    all_report(&mut core, &[2, 3, 4], 8_000);
+    let ended = step(&mut core, 8_000).expect("n1 has offered all");
+    assert_eq!((from(&ended, 1), from(&ended, 2) > 1_000), (0, true));
+    all_settle(&mut core, &[2], ended.epoch().0, 9_000);
+    all_report(&mut core, &[1, 3, 4], 9_000);
+    assert_eq!(step(&mut core, 9_000), None, "not an epoch for each");
+    let mut last = None;
+    for now_ms in (11_000..=67_000).step_by(2_000) {
+        all_report(&mut core, &[1, 3, 4], now_ms);
+        all_settle(&mut core, &[2], ended.epoch().0, now_ms);
+        last = step(&mut core, now_ms).or(last);
+    }
+    assert!(last.expect("n3's time is up").handover().is_empty());
 }
 
 #[test]
