@@ -4,7 +4,7 @@
 //! `(s + 1) mod 3`, so every node leads a third. A killed node loses its tasks, its connections and, with
 //! [`Ending::PowerFails`], what its disk had not synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, VolumeId};
-use larder_proto::map::{ClusterMap, Node, NodeState, Ports, TrustedKeys};
+use larder_proto::map::{ClusterMap, Handover, Node, NodeState, Ports, TrustedKeys};
 use larder_proto::object::{ChunkSize, Object, ObjectKey};
+use larder_proto::placement::{Facts, NodeFact, next_map};
 use larder_proto::volume::{Attributes, Freshness, Keeping, LocalCopies, Origin, Volume};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 use crate::cache::Cache;
 use crate::fs::names::Homes;
 use crate::fs::{Below, CachedOnly, Fs, NameRoom, Numbers};
-use crate::map::{Adoption, MapHolder};
+use crate::map::MapHolder;
 use crate::origin::sim::MemoryOrigin;
 use crate::origin::{Origins, Volumes};
 use crate::peer::{Client, ControlRoutes, Server};
@@ -36,11 +37,13 @@ use crate::serve::below::{Bytewise, Members};
 use crate::store::{StoreConfig, Stores, Watermarks};
 
 mod directories;
+mod handovers;
 mod simulation;
 
 /// The chunk size of the world's volume.
 pub const CHUNK: u64 = 4 << 20;
 
+/// Nodes of most worlds.
 const NODES: u32 = 3;
 const COPIES: usize = 2;
 const PEER_PORT: u16 = 7_000;
@@ -76,6 +79,8 @@ struct Place {
     disk: SimDisk,
     alive: Option<Alive>,
     starts: u64,
+    /// What its store may hold.
+    store_bytes: u64,
 }
 
 /// Three agents and an origin.
@@ -93,6 +98,8 @@ pub struct World {
     budget_bytes: u64,
     places: Vec<Place>,
     states: Vec<NodeState>,
+    /// The map as the authority's planner made it; nothing: slots belong to nodes as the top of this file says.
+    planned: Option<ClusterMap>,
     clock: SimClock,
     began: Instant,
 }
@@ -105,6 +112,17 @@ impl World {
 
     /// The same with another bound of each cache's memory.
     pub async fn with_budget(seed: u64, budget_bytes: u64) -> Self {
+        Self::with_nodes(seed, budget_bytes, NODES).await
+    }
+
+    /// The same with more nodes, the first three of which run. The planner gives the slots to those that serve.
+    pub async fn planned(seed: u64, budget_bytes: u64, nodes: u32) -> Self {
+        let mut world = Self::with_nodes(seed, budget_bytes, nodes).await;
+        world.plan(BTreeSet::new());
+        world
+    }
+
+    async fn with_nodes(seed: u64, budget_bytes: u64, nodes: u32) -> Self {
         let rng: Arc<dyn Rng> = Arc::new(SimRng::new(seed));
         let net = SimNet::new(rng, Duration::from_micros(50), Duration::from_micros(300));
         let cluster = ClusterId::of("default/demo");
@@ -120,15 +138,30 @@ impl World {
                 disk: SimDisk::new(seed ^ u64::from(number), DISK_BYTES),
                 alive: None,
                 starts: 0,
+                store_bytes: DISK_BYTES / 2,
             }
         };
-        let places = (1..=NODES).map(place).collect();
-        let states = vec![NodeState::Serving; NODES as usize];
+        let places = (1..=nodes).map(place).collect();
+        let mut states = vec![NodeState::Serving; NODES as usize];
+        states.resize(nodes as usize, NodeState::Joining);
         let origin = MemoryOrigin::new();
         let clock = SimClock::new();
         let began = clock.now();
-        let mut world =
-            Self { net, origin, volume, volumes, cluster, seed, epoch: 1, budget_bytes, places, states, clock, began };
+        let mut world = Self {
+            net,
+            origin,
+            volume,
+            volumes,
+            cluster,
+            seed,
+            epoch: 1,
+            budget_bytes,
+            places,
+            states,
+            planned: None,
+            clock,
+            began,
+        };
         for index in 0..NODES as usize {
             world.start(index).await;
         }
@@ -145,6 +178,11 @@ impl World {
     /// A node that runs.
     pub fn node(&self, index: usize) -> &Alive {
         self.places[index].alive.as_ref().expect("the test keeps it alive")
+    }
+
+    /// How many nodes there may be.
+    pub fn count(&self) -> usize {
+        self.places.len()
     }
 
     /// Whether the node runs.
@@ -170,6 +208,18 @@ impl World {
     /// GETs at the origin so far.
     pub fn gets(&self) -> u64 {
         self.origin.totals().0
+    }
+
+    /// A node that doesn't run gets another disk, an empty one.
+    pub fn lose_disk(&mut self, index: usize) {
+        let place = &mut self.places[index];
+        assert!(place.alive.is_none(), "its agent has it");
+        place.disk = SimDisk::new(self.seed ^ 0xd15c ^ place.starts, DISK_BYTES);
+    }
+
+    /// What the store of a node may hold from its next start on.
+    pub fn shrink(&mut self, index: usize, store_bytes: u64) {
+        self.places[index].store_bytes = store_bytes;
     }
 
     /// Whatever a node says comes this much later.
@@ -212,7 +262,7 @@ impl World {
         let runtime = Runtime::sim(seed, net, place.disk.clone());
         let buffers = BufferPool::new(32 << 20);
         let config =
-            [StoreConfig { name: "nvme0".into(), path: PathBuf::from("/nvme0"), capacity_bytes: DISK_BYTES / 2 }];
+            [StoreConfig { name: "nvme0".into(), path: PathBuf::from("/nvme0"), capacity_bytes: place.store_bytes }];
         let stores = Stores::open(&runtime, buffers, "default/demo", &config, Watermarks::default());
         let stores = stores.await.expect("the store opens");
         let maps = MapHolder::in_memory(self.cluster, place.name.clone(), TrustedKeys::from_spkis([]));
@@ -250,17 +300,51 @@ impl World {
         self.publish();
     }
 
+    /// The planner makes the map that follows from the nodes' states; `over`: hand-overs that end. Whether there is one.
+    pub fn plan(&mut self, over: BTreeSet<Handover>) -> bool {
+        let fact = |node: Node| NodeFact { node, joined_ms: 0 };
+        let facts = Facts {
+            cluster: self.cluster,
+            epoch_floor: Epoch(self.epoch),
+            width: COPIES as u32,
+            min_nodes: 1,
+            nodes: self.nodes().into_iter().map(fact).collect(),
+            over,
+        };
+        let Some(next) = next_map(self.planned.as_ref(), &facts, 1_000_000) else { return false };
+        self.epoch = next.epoch().0;
+        self.planned = Some(next);
+        self.hand_out();
+        true
+    }
+
+    /// The map of now.
+    pub fn current(&self) -> ClusterMap {
+        self.map()
+    }
+
     fn publish(&mut self) {
+        if self.planned.is_some() {
+            if !self.plan(BTreeSet::new()) {
+                self.hand_out();
+            }
+            return;
+        }
         self.epoch += 1;
+        self.hand_out();
+    }
+
+    /// Whoever runs and has an older map gets this one.
+    fn hand_out(&self) {
         let map = self.map();
         for alive in self.places.iter().filter_map(|place| place.alive.as_ref()) {
-            let adopted = alive.maps.adopt_unsigned_for_simulation(map.clone());
-            assert_eq!(adopted, Adoption::Adopted(Epoch(self.epoch)));
+            alive.maps.adopt_unsigned_for_simulation(map.clone());
+            assert_eq!(alive.maps.epoch(), Epoch(self.epoch));
         }
     }
 
-    fn map(&self) -> ClusterMap {
-        let nodes: Vec<Node> = (1..=NODES)
+    fn nodes(&self) -> Vec<Node> {
+        (1u32..)
             .zip(&self.places)
             .zip(&self.states)
             .map(|((number, place), state)| Node {
@@ -272,7 +356,14 @@ impl World {
                 weight: 1,
                 state: *state,
             })
-            .collect();
+            .collect()
+    }
+
+    fn map(&self) -> ClusterMap {
+        if let Some(planned) = &self.planned {
+            return planned.clone();
+        }
+        let nodes = self.nodes();
         let owners: Vec<Vec<NodeId>> = Slot::all().map(|slot| self.owners(slot)).collect();
         ClusterMap::new(Epoch(self.epoch), self.cluster, nodes, &owners, Vec::new()).expect("a sound map")
     }

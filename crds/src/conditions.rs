@@ -45,6 +45,10 @@ words! {
         Ready,
         /// At least minNodes nodes with stores serve.
         MinNodesMet,
+        /// Chunks move to where the map puts them.
+        Rebalancing,
+        /// Some slots or chunks have fewer copies than they should.
+        Degraded,
     }
 }
 
@@ -85,6 +89,28 @@ words! {
         TooFewNodes,
         /// At least minNodes nodes serve.
         EnoughNodes,
+    }
+}
+
+words! {
+    /// Whether chunks move.
+    RebalancingReason {
+        /// Nodes hand over, or look who lacks something of what they have.
+        HandingOver,
+        /// Everything is where the map puts it, as far as there is room.
+        Settled,
+    }
+}
+
+words! {
+    /// Whether there are as many copies as there should be.
+    DegradedReason {
+        /// Some slots have fewer live owners than they should.
+        SlotsShort,
+        /// Owners lack copies that other nodes are giving them.
+        CopiesShort,
+        /// Neither.
+        AllCopies,
     }
 }
 

@@ -25,8 +25,8 @@ pub use cluster::{
     Pool, Problem, SlotCounts, StoreSpec, Watermarks,
 };
 pub use conditions::{
-    ClusterConditionType, ClusterReadyReason, ConditionStatus, MinNodesMetReason, OriginReachableReason,
-    VolumeConditionType, VolumeReadyReason, condition, set_condition,
+    ClusterConditionType, ClusterReadyReason, ConditionStatus, DegradedReason, MinNodesMetReason,
+    OriginReachableReason, RebalancingReason, VolumeConditionType, VolumeReadyReason, condition, set_condition,
 };
 pub use duration::{DurationError, Freshness, parse_duration};
 pub use kind::{GROUP, Kind, VERSION};

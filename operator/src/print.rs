@@ -1,6 +1,7 @@
 //! Objects as `kubectl get` prints them: the columns are those of the schema, so both show the same.
 
 use jiff::Timestamp;
+use larder_crds::ClusterConditionType;
 use serde_json::Value;
 
 mod path;
@@ -34,13 +35,20 @@ pub fn table(crd: &Value, objects: &[Value], width: Width, now: Timestamp) -> St
     layout(&rows)
 }
 
+/// Conditions that say that something isn't as it should be when they are True.
+const BAD_WHEN_TRUE: [ClusterConditionType; 2] = [ClusterConditionType::Rebalancing, ClusterConditionType::Degraded];
+
 /// One line per condition that isn't as it should be, and per problem of a node.
 pub fn problems(objects: &[Value]) -> Vec<String> {
     let mut lines = Vec::new();
     for object in objects {
         let whose = format!("{} {}", text(object.get("kind")), text(object.pointer("/metadata/name")));
         let list = |pointer: &str| object.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-        for condition in list("/status/conditions").filter(|condition| text(condition.get("status")) != "True") {
+        let is_wrong = |condition: &&Value| {
+            let is_bad = BAD_WHEN_TRUE.iter().any(|bad| text(condition.get("type")) == bad.as_str());
+            (text(condition.get("status")) == "True") == is_bad
+        };
+        for condition in list("/status/conditions").filter(is_wrong) {
             let part = |name: &str| text(condition.get(name));
             lines.push(format!("{whose}: {}={} {}: {}", part("type"), part("status"), part("reason"), part("message")));
         }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use larder_crds::{
     CacheCluster, CacheClusterStatus, CacheNodeStatus, CacheVolume, CacheVolumeStatus, ClusterConditionType,
-    ClusterReadyReason, Condition, ConditionStatus, MinNodesMetReason, NodeCounts, OriginReachableReason, Problem,
-    SlotCounts, Time, VolumeConditionType, VolumeReadyReason, condition, format_bytes, format_percent, set_condition,
+    ClusterReadyReason, Condition, ConditionStatus, DegradedReason, MinNodesMetReason, NodeCounts,
+    OriginReachableReason, Problem, RebalancingReason, SlotCounts, Time, VolumeConditionType, VolumeReadyReason,
+    condition, format_bytes, format_percent, set_condition,
 };
 use larder_proto::control::{OriginState, Passthrough, StoreHealth, StoreReport};
 use larder_proto::error::ErrorKind;
@@ -17,6 +18,9 @@ use crate::authority::{NodeStatus, VolumeStatus};
 
 /// `problems` shows at most this many (the schema's bound).
 const PROBLEMS_MAX: usize = 10;
+
+/// Nodes that a message names at most.
+const NAMED_MAX: usize = 5;
 
 /// A node that should be there.
 #[derive(Clone, Debug)]
@@ -99,6 +103,11 @@ pub fn cluster(cluster: &CacheCluster, earlier: &[Condition], view: View<'_>) ->
     let reason = if enough { MinNodesMetReason::EnoughNodes } else { MinNodesMetReason::TooFewNodes };
     let message = format!("{storing} nodes with stores serve, minNodes is {min_nodes}");
     set(&mut conditions, ClusterConditionType::MinNodesMet, enough, &reason, message);
+    let (moves, reason, message) = rebalancing(view);
+    set(&mut conditions, ClusterConditionType::Rebalancing, moves, &reason, message);
+    let short_copies = view.reported().map(|node| node.offers.lacking).sum::<u64>();
+    let (degraded, reason, message) = degraded(view, short, short_copies);
+    set(&mut conditions, ClusterConditionType::Degraded, degraded, &reason, message);
     CacheClusterStatus {
         observed_generation: generation,
         cache_id: Some(cluster.cache_id()),
@@ -108,7 +117,7 @@ pub fn cluster(cluster: &CacheCluster, earlier: &[Condition], view: View<'_>) ->
         epoch: view.map.and_then(|map| i64::try_from(map.epoch().0).ok()),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         slots: Some(SlotCounts { total: i32::from(SLOTS), short }),
-        short_copies: i64::try_from(view.reported().map(|node| node.offers.lacking).sum::<u64>()).ok(),
+        short_copies: i64::try_from(short_copies).ok(),
         problems: problems(view),
         conditions,
     }
@@ -133,6 +142,51 @@ fn ready_reason(view: View<'_>, storing: usize, min_nodes: usize, lost: i32) -> 
         );
     }
     (ClusterReadyReason::Serving, format!("{storing} nodes with stores serve"))
+}
+
+/// Whether chunks move: a slot has a former owner that is asked, or a node has not looked yet who lacks what it has.
+fn rebalancing(view: View<'_>) -> (bool, RebalancingReason, String) {
+    let Some(map) = view.map else { return (false, RebalancingReason::Settled, "there is no map yet".into()) };
+    let handed = map.handover().chunk_by(|a, b| a.slot == b.slot).count();
+    let gives = |state| match state {
+        NodeState::Serving | NodeState::Returning | NodeState::Draining => true,
+        NodeState::Joining | NodeState::Suspect | NodeState::Down | NodeState::Gone => false,
+    };
+    let live = view.nodes.iter().filter(|node| node.is_live).filter_map(|node| node.reported.as_ref());
+    let busy: Vec<&str> = live
+        .filter(|node| gives(node.state) && !node.stores.is_empty() && node.offers.settled < map.epoch())
+        .map(|node| node.name.as_str())
+        .collect();
+    if handed == 0 && busy.is_empty() {
+        return (
+            false,
+            RebalancingReason::Settled,
+            "every chunk is where the map puts it, as far as there is room".into(),
+        );
+    }
+    let who = if busy.is_empty() { "no node".to_owned() } else { some_of(&busy) };
+    let message = format!("{handed} slots are handed over; {who} still to offer what is there to its owners");
+    (true, RebalancingReason::HandingOver, message)
+}
+
+/// Some names, and how many more.
+fn some_of(names: &[&str]) -> String {
+    match names.split_at_checked(NAMED_MAX) {
+        Some((some, more)) if !more.is_empty() => format!("{} and {} more", some.join(", "), more.len()),
+        Some(_) | None => names.join(", "),
+    }
+}
+
+fn degraded(view: View<'_>, short: i32, short_copies: u64) -> (bool, DegradedReason, String) {
+    if view.map.is_some() && short > 0 {
+        let message = format!("{short} slots have fewer live owners than they should");
+        return (true, DegradedReason::SlotsShort, message);
+    }
+    if short_copies > 0 {
+        let message = format!("owners lack {short_copies} copies that other nodes are giving them");
+        return (true, DegradedReason::CopiesShort, message);
+    }
+    (false, DegradedReason::AllCopies, "no copy is known to be missing".into())
 }
 
 fn problems(view: View<'_>) -> Vec<Problem> {

@@ -12,8 +12,10 @@ mod scenarios {
     mod deaths;
     mod directories;
     mod docs_true;
+    mod drains;
     mod flights;
     mod freshness;
+    mod growth;
     mod guests;
     mod keeping;
     mod leftovers;
@@ -30,4 +32,5 @@ mod scenarios {
     mod semantics_quoted;
     mod sizes;
     mod stores;
+    mod zones;
 }

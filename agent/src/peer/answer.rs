@@ -142,6 +142,12 @@ pub(super) fn kept(entries: BoxStream<'static, Result<(), ErrorKind>>, span: Spa
     }))
 }
 
+/// What is known of every entry at once, without any bytes.
+pub(super) fn told(entries: impl Iterator<Item = Result<(), ErrorKind>>) -> AnswerBody {
+    let heads = entries.map(|kept| kept.map_or_else(EntryHead::Refused, |()| EntryHead::Kept).encode());
+    full(heads.collect::<Vec<Bytes>>().concat().into())
+}
+
 /// A batch's body on its way out.
 struct SendingBatch {
     entries: BoxStream<'static, OpenedEntry>,

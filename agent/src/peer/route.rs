@@ -179,8 +179,7 @@ impl Requests {
         let (handler, from) = (self.handler.clone(), from.clone());
         let requests: Vec<_> = request.entries().collect();
         if request.bodies() == Bodies::Asked {
-            let told: Vec<_> = requests.iter().map(|request| handler.keeps(request)).collect();
-            return Response::new(answer::kept(stream::iter(told).boxed(), span));
+            return Response::new(answer::told(requests.iter().map(|request| handler.keeps(request))));
         }
         if request.bodies() == Bodies::Kept {
             let kept = stream::iter(requests).map(move |request| {

@@ -112,7 +112,8 @@ enum Ended {
 /// Offers for as long as the agent runs.
 pub(super) async fn run(inner: Arc<Inner>) {
     let mut changed = inner.maps.changed();
-    let mut full_at = inner.runtime.clock.now() + BEGIN_AFTER;
+    let begin_at = inner.runtime.clock.now() + BEGIN_AFTER;
+    let mut full_at = begin_at;
     let mut begun: BTreeSet<NodeId> = BTreeSet::new();
     // As of which map everything was offered.
     let mut sound: Option<Arc<ClusterMap>> = None;
@@ -126,7 +127,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
         let Some(map) = inner.maps.current() else { continue };
         let Some(this) = map.node_named(inner.maps.this_node()).map(|node| node.id) else { continue };
         begun.extend(inner.maps.take_begun().iter().filter_map(|name| map.node_named(name)).map(|node| node.id));
-        if sound.is_none() && now < full_at {
+        if now < begin_at {
             continue;
         }
         if now >= full_at {
@@ -174,7 +175,13 @@ async fn offer(inner: &Arc<Inner>, round: &Round) -> Ended {
     };
     let mut next = Some(Listed::default());
     while let Some(from) = next {
-        let Ok((chunks, after)) = inner.stores.list(from).await else { return Ended::Short };
+        let (chunks, after) = match inner.stores.list(from).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::debug!(%error, "what is here can't be listed now; the offers begin anew in a moment");
+                return Ended::Short;
+            }
+        };
         let looked_at = chunks.len() as u64;
         for chunk in chunks {
             for owner in round.owed(&chunk, inner.replicas(&chunk)) {
@@ -200,7 +207,9 @@ async fn offer(inner: &Arc<Inner>, round: &Round) -> Ended {
     }
     give_all(inner, round, &mut found).await;
     inner.offers.rounds.fetch_add(1, Ordering::Relaxed);
-    if is_outdated(inner, round) { Ended::Outdated } else { found.ended }
+    let ended = if is_outdated(inner, round) { Ended::Outdated } else { found.ended };
+    tracing::debug!(?ended, "what is here was offered to its owners");
+    ended
 }
 
 fn is_outdated(inner: &Inner, round: &Round) -> bool {
@@ -282,6 +291,19 @@ async fn give(inner: &Inner, chunk: &Chunk, owners: &[NodeId], gait: &Gait) -> E
     let mut ended = Ended::Whole;
     for owner in owners {
         let deadline: Instant = inner.runtime.clock.now() + GIVE_WITHIN;
+        // What it was given meanwhile, by whomever, may have been this, or the last that it had room for.
+        match still_lacks(inner, *owner, chunk, epoch).await {
+            Ok(()) => continue,
+            Err(Some(ErrorKind::NotHere)) => {}
+            Err(Some(ErrorKind::NoSpace)) => {
+                one(&inner.offers.declined);
+                continue;
+            }
+            Err(Some(_) | None) => {
+                ended = Ended::Short;
+                continue;
+            }
+        }
         match inner.peers.put(*owner, &put, pieces.clone(), deadline).await {
             Ok(()) => {
                 one(&inner.offers.given);
@@ -296,6 +318,22 @@ async fn give(inner: &Inner, chunk: &Chunk, owners: &[NodeId], gait: &Gait) -> E
         }
     }
     ended
+}
+
+/// What an owner says of one chunk: that it has it, or what else; nothing when it doesn't answer.
+async fn still_lacks(inner: &Inner, owner: NodeId, chunk: &Chunk, epoch: Epoch) -> Result<(), Option<ErrorKind>> {
+    let request = RequestId(inner.runtime.rng.next_u64());
+    let batch = BatchRequest::ask(request, epoch, vec![chunk.clone()]).ok_or(None)?;
+    let deadline = inner.runtime.clock.now() + ASK_WITHIN;
+    let mut answer = inner.peers.read_batch(owner, &batch, deadline).await.map_err(|_| None)?;
+    let said = match answer.next().await {
+        Some(Ok(BatchEvent::Complete(_))) => Ok(()),
+        Some(Ok(BatchEvent::Refused(_, kind))) => Err(Some(kind)),
+        Some(Ok(BatchEvent::Segment(_, _)) | Err(_)) | None => Err(None),
+    };
+    // To its end, so that the connection carries the next one.
+    while let Some(Ok(_)) = answer.next().await {}
+    said
 }
 
 fn one(counter: &AtomicU64) {

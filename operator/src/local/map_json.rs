@@ -4,7 +4,8 @@ use larder_proto::ids::{NodeId, Slot};
 use larder_proto::map::ClusterMap;
 use serde_json::{Value, json};
 
-/// The map as JSON. Consecutive slots with the same owners are one row, `first` and `last` included.
+/// The map as JSON. Consecutive slots with the same owners are one row, `first` and `last` included. `handover`: how many
+/// slots still have a former owner that is asked before the origin.
 pub fn render(map: &ClusterMap) -> Value {
     let nodes: Vec<Value> = (map.nodes().iter())
         .map(|node| {
@@ -18,7 +19,9 @@ pub fn render(map: &ClusterMap) -> Value {
             })
         })
         .collect();
-    json!({"epoch": map.epoch().0, "cluster": map.cluster().to_string(), "nodes": nodes, "slots": runs(map)})
+    let handover = map.handover().chunk_by(|a, b| a.slot == b.slot).count();
+    let (epoch, cluster) = (map.epoch().0, map.cluster().to_string());
+    json!({"epoch": epoch, "cluster": cluster, "handover": handover, "nodes": nodes, "slots": runs(map)})
 }
 
 fn runs(map: &ClusterMap) -> Vec<Value> {

@@ -114,6 +114,7 @@ pub struct ClusterBuilder {
     min_nodes: Option<u32>,
     replicas: u32,
     cache_id: Option<String>,
+    loss_grace: Option<String>,
     capacity_bytes: u64,
     pub(super) volumes: Vec<VolumeSpec>,
     pub(super) up_args: Vec<String>,
@@ -130,6 +131,7 @@ impl ClusterBuilder {
             min_nodes: None,
             replicas: 2,
             cache_id: None,
+            loss_grace: None,
             capacity_bytes: 1 << 30,
             volumes: Vec::new(),
             up_args: Vec::new(),
@@ -166,6 +168,12 @@ impl ClusterBuilder {
     /// `cacheId`.
     pub fn cache_id(mut self, id: &str) -> ClusterBuilder {
         self.cache_id = Some(id.to_owned());
+        self
+    }
+
+    /// `lossGrace`.
+    pub fn loss_grace(mut self, grace: &str) -> ClusterBuilder {
+        self.loss_grace = Some(grace.to_owned());
         self
     }
 
@@ -216,6 +224,9 @@ impl ClusterBuilder {
                 "stores": [{"name": "d0", "hostPath": "/mnt/d0", "capacity": self.capacity_bytes, "reserve": "64Mi"}],
             }],
         });
+        if let Some(grace) = &self.loss_grace {
+            spec["lossGrace"] = json!(grace);
+        }
         if let Some(id) = &self.cache_id {
             spec["cacheId"] = json!(id);
         }

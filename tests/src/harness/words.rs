@@ -1,5 +1,7 @@
 //! What a running cluster says of itself: objects and their conditions, the map, metrics, logs; and waiting for them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use super::builder::{CLUSTER_NAME, VolumeSpec};
@@ -58,6 +60,32 @@ impl Cluster {
         serde_json::from_str(&self.larder(&["map"], MINUTE).ok()).expect("larder prints JSON")
     }
 
+    /// Nodes of the map, each with its state and whether it owns slots; nothing while slots are handed over.
+    pub fn settled_nodes(&self) -> Option<BTreeMap<String, (String, bool)>> {
+        let map = self.map();
+        if map["handover"].as_u64() != Some(0) {
+            return None;
+        }
+        let owners = |run: &Value| run["owners"].as_array().cloned().unwrap_or_default();
+        let owners: BTreeSet<String> = map["slots"].as_array()?.iter().flat_map(owners).filter_map(text).collect();
+        let node = |node: &Value| {
+            let name = text(node["name"].clone())?;
+            let owns = owners.contains(&name);
+            Some((name, (text(node["state"].clone())?, owns)))
+        };
+        map["nodes"].as_array()?.iter().map(node).collect()
+    }
+
+    /// Waits until exactly these nodes serve and own slots, and every former owner has handed over what it had.
+    pub fn wait_settled(&self, names: &[&str]) {
+        wait_until(MINUTE, &format!("{names:?} have all slots and what belongs to them"), || {
+            let nodes = self.settled_nodes().unwrap_or_default();
+            let owns = |name: &&str| nodes.get(*name).is_some_and(|node| node == &("Serving".to_owned(), true));
+            let is_settled = || self.condition("cc", CLUSTER_NAME, "Rebalancing").is_some_and(|(_, r)| r == "Settled");
+            names.iter().all(owns) && nodes.values().filter(|(_, owns)| *owns).count() == names.len() && is_settled()
+        });
+    }
+
     /// The metrics of a node's agent.
     pub fn metrics(&self, node: &str) -> Metrics {
         self.node(node).metrics()
@@ -66,6 +94,11 @@ impl Cluster {
     /// The sum of a metric over all nodes.
     pub fn sum(&self, metric: &str, labels: &[(&str, &str)]) -> u64 {
         self.node_names().iter().map(|node| self.metrics(node).sum(metric, labels)).sum()
+    }
+
+    /// The sum of a metric over some nodes.
+    pub fn sum_of(&self, nodes: &[&str], metric: &str) -> u64 {
+        nodes.iter().map(|node| self.metrics(node).sum(metric, &[])).sum()
     }
 
     /// A debug page of a node's agent.
@@ -92,4 +125,8 @@ impl Cluster {
             busy == 0 && self.sum("larder_store_chunks", &[]) >= wanted
         });
     }
+}
+
+fn text(value: Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
 }

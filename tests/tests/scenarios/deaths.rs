@@ -1,77 +1,16 @@
 //! An agent dies in the middle of reads: the other nodes' mounts go on without an error.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use larder_tests::harness::{Cluster, Copies, MINUTE, SOON, VolumeSpec, read_uncached, wait_until, within};
-use larder_tests::stub::{StubS3, pattern};
-use parking_lot::Mutex;
+use larder_tests::harness::{Cluster, Copies, Readers, VolumeSpec};
+use larder_tests::stub::StubS3;
 
 const CHUNK: u64 = 64 * 1024;
 const FILE: u64 = 4 * CHUNK;
 /// So many that readers are still reading what no memory holds when the agent dies.
 const WARM: usize = 80;
 const COLD: usize = 40;
-
-/// Readers that read all their keys again and again until they are told to stop; any error or wrong byte panics.
-struct Readers {
-    stop: Arc<AtomicBool>,
-    done: Arc<AtomicU64>,
-    /// When each read began, and when it had its bytes.
-    times: Arc<Mutex<Vec<(Instant, Instant)>>>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Readers {
-    fn start(mounts: Vec<PathBuf>, keys: &[String]) -> Readers {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let times = Arc::new(Mutex::new(Vec::new()));
-        let reader = |mount: PathBuf| {
-            let (stop, done, times, keys) = (stop.clone(), done.clone(), times.clone(), keys.to_vec());
-            move || {
-                for key in keys.iter().cycle().take_while(|_| !stop.load(Ordering::SeqCst)) {
-                    let began = Instant::now();
-                    let bytes = read_uncached(&mount.join(key)).unwrap_or_else(|e| panic!("{key}: {e}"));
-                    pattern::check_version(key, 1, 0, &bytes).unwrap();
-                    times.lock().push((began, Instant::now()));
-                    done.fetch_add(1, Ordering::SeqCst);
-                }
-            }
-        };
-        let threads = mounts.into_iter().map(|mount| thread::spawn(reader(mount))).collect();
-        Readers { stop, done, times, threads }
-    }
-
-    fn done(&self) -> u64 {
-        self.done.load(Ordering::SeqCst)
-    }
-
-    fn wait_for_more(&self, reads: u64) {
-        let wanted = self.done() + reads;
-        wait_until(MINUTE, &format!("{reads} more reads"), || {
-            assert!(!self.threads.iter().any(JoinHandle::is_finished), "a reader gave up");
-            self.done() >= wanted
-        });
-    }
-
-    /// Stops them.
-    fn end(self) -> Vec<(Instant, Instant)> {
-        self.stop.store(true, Ordering::SeqCst);
-        within(SOON, "readers end", move || self.threads.into_iter().for_each(|thread| thread.join().unwrap()));
-        std::mem::take(&mut self.times.lock())
-    }
-
-    /// Stops them; the time from `moment` to the end of the first read that began after it, and the longest of those.
-    fn stop(self, moment: Instant) -> (Duration, Duration) {
-        let times = self.end();
-        let after = || times.iter().filter(|(began, _)| *began >= moment);
-        let first = after().map(|(_, ended)| *ended - moment).min().expect("reads went on");
-        (first, after().map(|(began, ended)| *ended - *began).max().expect("reads went on"))
-    }
-}
 
 fn volume(stub: &StubS3) -> VolumeSpec {
     VolumeSpec::s3("data", stub).chunk_size("64Ki").read_ahead("0")

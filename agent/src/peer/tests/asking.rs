@@ -185,3 +185,23 @@ async fn one_seed_one_run() {
     assert_eq!(ends[0], ends[1], "virtual time, to the nanosecond");
     assert!(ends[0] > Duration::from_micros(300), "delays were paid: {ends:?}");
 }
+
+/// However many answers are known at once, the last one comes when the first does.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_answered_at_once_ends_at_once() {
+    let two = two().await;
+    let chunks: Vec<Chunk> = (0..256).map(|number| chunk(&format!("c{number}"), 100)).collect();
+    let asked = BatchRequest::ask(RequestId(1), Epoch(5), chunks.clone()).expect("256 entries");
+    let kept = BatchRequest::keep(RequestId(1), Epoch(5), chunks).expect("256 entries");
+    for batch in [&asked, &kept, &asked] {
+        let began = Instant::now();
+        let mut answer = two.alice.read_batch(BOB, batch, soon()).await.expect("an answer");
+        let mut refused = 0;
+        while let Some(event) = answer.next().await {
+            assert!(matches!(event, Ok(BatchEvent::Refused(at, ErrorKind::NotHere)) if at == refused), "{event:?}");
+            refused += 1;
+        }
+        assert_eq!(refused, 256);
+        assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    }
+}
