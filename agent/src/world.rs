@@ -39,6 +39,7 @@ use crate::store::{StoreConfig, Stores, Watermarks};
 mod directories;
 mod handovers;
 mod simulation;
+mod storm;
 
 /// The chunk size of the world's volume.
 pub const CHUNK: u64 = 4 << 20;
@@ -225,6 +226,21 @@ impl World {
     /// Whatever a node says comes this much later.
     pub fn slow(&self, index: usize, by: Duration) {
         self.net.slow(&self.places[index].identity, by);
+    }
+
+    /// Two nodes can't reach each other, until the net is [healed](Self::heal).
+    pub fn part(&self, a: usize, b: usize) {
+        self.net.part(&self.places[a].identity, &self.places[b].identity);
+    }
+
+    /// Every two nodes can reach each other again.
+    pub fn heal(&self) {
+        self.net.heal();
+    }
+
+    /// A node that was silenced by [`stop_after`](Self::stop_after) speaks again.
+    pub fn resume(&self, index: usize) {
+        self.net.revive(&self.places[index].identity);
     }
 
     /// The node says so many bytes more, then nothing.

@@ -86,6 +86,7 @@ impl Authorities {
         if let Some(running) = all.get(name) {
             if running.uid == uid {
                 running.authority.reshape(shape(cluster));
+                running.authority.wait(crate::manifest::patience(&cluster.spec));
                 return Ok(running.clone());
             }
             running.authority.stop().await;
@@ -114,6 +115,7 @@ impl Authorities {
             epoch_floor: Epoch(u64::try_from(stored).unwrap_or(0)),
         };
         let authority = Authority::start(options, told).await?;
+        authority.wait(crate::manifest::patience(&cluster.spec));
         tracing::info!(cluster = %name, at = %authority.address(), "a map authority listens");
         let running = Running { uid, names: names.clone(), authority, ledger, volumes, told: Arc::default() };
         all.insert(name.clone(), running.clone());

@@ -158,6 +158,23 @@ impl Cluster {
         wait_until(SOON, "killed agents are gone", || !pids.iter().any(|pid| super::traces::is_alive(*pid)));
     }
 
+    /// Starts the agents alone, each from the configuration that it had, without an authority; after
+    /// [`Cluster::crash`]. Whoever gets them ends them.
+    pub fn start_agents(&self) -> Vec<Child> {
+        let start = |name: String| {
+            let log = File::create(self.folder().join(format!("{name}.alone"))).expect("the folder is ours");
+            let mut command = Command::new(super::programs::agent_program());
+            command.args(["serve", "--config"]).arg(self.node_dir(&name).join("agent.yaml"));
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+            // SAFETY: prctl is async-signal-safe and touches only the new process. A test that is killed takes it along.
+            unsafe {
+                command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+            }
+            command.spawn().expect("the agent starts")
+        };
+        self.node_names().into_iter().map(start).collect()
+    }
+
     fn reap(&mut self) {
         let Some(mut up) = self.up.take() else { return };
         wait_until(MINUTE, "larder up ends", || up.try_wait().expect("our own child").is_some());

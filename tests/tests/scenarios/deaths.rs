@@ -89,7 +89,41 @@ fn readers_on_other_nodes_see_no_error_when_an_agent_is_killed() {
     readers.end();
 }
 
-/// A paused agent answers nobody and closes no connection; its peers' deadlines have to notice.
+/// How often the owner dies: `LARDER_KILLS`, or as often as `make test` has time for.
+fn kills() -> u32 {
+    std::env::var("LARDER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
+}
+
+/// docs/FAULTS.md, row 1: the owner is killed again and again, and comes back each time.
+#[test]
+fn an_owner_that_is_killed_again_and_again_costs_no_error_and_no_get() {
+    let stub = StubS3::builder().start_blocking().unwrap();
+    let warm = put_files(&stub, "warm", WARM);
+    let cluster = warm_cluster(&stub, &warm);
+    let (mut firsts, mut longests) = (Vec::new(), Vec::new());
+    let asked = sum_on_survivors(&cluster);
+    for _ in 0..kills() {
+        let readers = Readers::start(mounts(&cluster, &["n1", "n2"]), &warm);
+        readers.wait_for_more(4);
+        cluster.kill("n3");
+        let killed = Instant::now();
+        readers.wait_for_more(WARM as u64);
+        let (first, longest) = readers.stop(killed);
+        firsts.push(first);
+        longests.push(longest);
+        cluster.restart(&["n3"]);
+    }
+    assert!(sum_on_survivors(&cluster) > asked, "somebody asked the dead node, or this proves nothing");
+    let (first, longest) = (firsts.iter().max().unwrap(), longests.iter().max().unwrap());
+    println!("{} deaths: the first good read came within {first:?}, the longest took {longest:?}", firsts.len());
+    assert!(*longest < LONGEST, "a read waited {longest:?}");
+    assert_eq!(stub.counters().gets, 0, "every chunk had a second copy");
+}
+
+/// How long the agent that hangs is stopped.
+const STOPPED: Duration = Duration::from_secs(30);
+
+/// A paused agent answers nobody and closes no connection; its peers' deadlines have to notice. Then it wakes.
 #[test]
 fn readers_on_other_nodes_go_on_when_an_agent_hangs() {
     let stub = StubS3::builder().start_blocking().unwrap();
@@ -99,9 +133,17 @@ fn readers_on_other_nodes_go_on_when_an_agent_hangs() {
     readers.wait_for_more(4);
     cluster.stop("n3");
     let stopped = Instant::now();
-    readers.wait_for_more(3 * WARM as u64);
-    let (first, longest) = readers.stop(stopped);
+    while stopped.elapsed() < STOPPED {
+        readers.wait_for_more(20);
+    }
     cluster.cont("n3");
+    readers.wait_for_more(3 * WARM as u64);
+    cluster.wait_settled(&["n1", "n2", "n3"]);
+    let (first, longest) = readers.stop(stopped);
     println!("first good read {first:?} after the pause began; longest read {longest:?}");
     assert!(longest < LONGEST, "a read waited {longest:?} for a node that hangs");
+    let readers = Readers::start(mounts(&cluster, &["n3"]), &warm);
+    readers.wait_for_more(WARM as u64);
+    readers.end();
+    assert_eq!(stub.counters().gets, 0, "every chunk had a second copy");
 }

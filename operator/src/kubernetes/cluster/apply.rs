@@ -151,6 +151,11 @@ pub async fn retire(running: &Running, validated: &Validated, context: &Context)
     let chosen = |name: &larder_proto::ids::NodeName| validated.nodes.iter().find(|node| node.name == *name);
     let nodes = running.authority.nodes();
     let leaving: Vec<_> = nodes.iter().filter(|node| chosen(&node.name).is_none()).collect();
+    let back = nodes.iter().filter(|node| chosen(&node.name).is_some());
+    for node in back.filter(|node| matches!(node.state, NodeState::Draining | NodeState::Gone)) {
+        tracing::info!(node = %node.name, "a pool chooses it again");
+        running.authority.keep(&node.name);
+    }
     if leaving.is_empty() {
         return Ok(());
     }
@@ -162,11 +167,12 @@ pub async fn retire(running: &Running, validated: &Validated, context: &Context)
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &running.names.namespace);
     for node in leaving {
-        if node.state != NodeState::Gone {
+        if !matches!(node.state, NodeState::Draining | NodeState::Gone) {
             tracing::info!(node = %node.name, "no pool chooses it any more: it gives its slots to others");
             running.authority.retire(&node.name);
             continue;
         }
+        // Without its agent there is nothing that could be handed over.
         let there = ListParams::default()
             .labels(&format!("{CLUSTER_LABEL}={}", running.names.cluster))
             .fields(&format!("spec.nodeName={}", node.name));
