@@ -59,6 +59,16 @@ test-k8s: install-tests ## Larder on a real Kubernetes with three kubelets (buil
 	cargo build --locked --workspace --bins
 	tests/kit/test --required
 
+# Storms of the simulated cluster, and the first one's seed.
+SEEDS ?= 500
+FROM ?= 1
+
+.PHONY: sim
+sim: install ## the simulated cluster through SEEDS=500 storms; one that fails says how to replay it
+	LARDER_SIM_SEEDS=$(SEEDS) LARDER_SIM_FROM=$(FROM) cargo test --locked --workspace --lib -- \
+		world::storm::after_any_storm --nocapture
+	@echo "sim: ok, $(SEEDS) seeds"
+
 .PHONY: lint
 lint: ## formatting and lints, warnings refused
 	cargo fmt --all --check

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use larder_proto::control::NodeAddress;
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, VolumeId};
 use larder_proto::map::{ClusterMap, Handover, Node, NodeState, Ports, TrustedKeys};
 use larder_proto::object::{ChunkSize, Object, ObjectKey};
@@ -25,7 +26,7 @@ use crate::fs::{Below, CachedOnly, Fs, NameRoom, Numbers};
 use crate::map::MapHolder;
 use crate::origin::sim::MemoryOrigin;
 use crate::origin::{Origins, Volumes};
-use crate::peer::{Client, ControlRoutes, Server};
+use crate::peer::{Client, ControlRoutes, Server, announcements};
 use crate::replica::Replicator;
 use crate::runtime::clock::SimClock;
 use crate::runtime::disk::{BufferPool, Disk, SimDisk};
@@ -293,6 +294,14 @@ impl World {
         let room = NameRoom::new(2 << 20);
         let names = Homes::new(runtime.clone(), maps.clone(), peers.clone(), origins, &room);
         let routes = names.routes(ControlRoutes::new());
+        let routes = announcements(routes, Arc::new(Members(maps.clone())));
+        let own = NodeAddress {
+            node: place.name.clone(),
+            addresses: vec![place.address],
+            ports: Ports { peer: PEER_PORT, s3: 0, redis: 0 },
+            began_ms: runtime.clock.wall_ms(),
+        };
+        peers.announce(own, maps.changed());
         let server = Server::new(runtime.clone(), peers, Arc::new(cache.clone()), routes);
         runtime.tasks.spawn(server.serve(listener));
         let state = Path::new("/state");

@@ -17,7 +17,6 @@ use larder_proto::wire::RequestId;
 
 use super::{Ending, World, content};
 use crate::cache::Pattern;
-use crate::runtime::Rng as _;
 use crate::runtime::sim::SimRng;
 
 const NODES: u32 = 5;
@@ -31,8 +30,9 @@ const MEMORY_BYTES: u64 = 8 << 20;
 /// Longer than any read waits for a node that is silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long everything may take to converge once the storm is over.
-const CALM: Duration = Duration::from_secs(180);
+/// How long everything may take to converge once the storm is over: what was lost in silence is found by the next round
+/// that asks everybody about everything.
+const CALM: Duration = Duration::from_secs(660);
 
 struct Storm {
     world: World,
@@ -179,7 +179,8 @@ impl Storm {
     /// Copies that an owner lacks of chunks that some node has.
     fn short(&self) -> usize {
         let map = self.world.current();
-        let has = |node: usize, chunk: &Chunk| self.world.is_alive(node) && self.world.node(node).stores.has(&chunk.id());
+        let has =
+            |node: usize, chunk: &Chunk| self.world.is_alive(node) && self.world.node(node).stores.has(&chunk.id());
         let mut short = 0;
         for chunk in self.objects.iter().map(first) {
             if (0..self.world.count()).any(|node| has(node, &chunk)) {
@@ -205,6 +206,10 @@ impl Storm {
         self.end_handovers();
         let (settled, short) = (self.is_settled(), self.short());
         self.note(&format!("settled: {settled}, {short} copies are short"));
+        for node in self.alive() {
+            let replicator = self.world.node(node).cache.replicator().clone();
+            self.note(&format!("n{}: {:?} {:?}", node + 1, replicator.offers(), replicator.snapshot()));
+        }
     }
 }
 
@@ -291,8 +296,8 @@ fn after_any_storm_everything_converges_and_no_byte_was_wrong() {
     println!("sim: ok, {seeds} seeds");
 }
 
-/// What `make test` has time for.
-const SEEDS: u64 = 40;
+/// What `make test` has time for: a second each. `make sim` takes more.
+const SEEDS: u64 = 60;
 
 #[test]
 fn a_storm_repeats() {
