@@ -2,7 +2,13 @@
 //!
 //! Every program is in a pod of its own, from an image; nothing of Larder runs outside. The bucket is this machine's.
 
+#[path = "kubelets/deletion.rs"]
+mod deletion;
+#[path = "kubelets/ends.rs"]
+mod ends;
 #[path = "kubelets/install.rs"]
 mod install;
+#[path = "kubelets/readers.rs"]
+mod readers;
 #[path = "kubelets/world.rs"]
 mod world;

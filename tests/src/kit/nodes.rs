@@ -102,6 +102,40 @@ impl Kubernetes {
         self.node(name).folder.clone()
     }
 
+    /// Processes of a node whose command line contains `words`; as the machine numbers them.
+    #[must_use]
+    pub fn processes(&self, name: &str, words: &str) -> Vec<u32> {
+        let node = self.nodes.iter().find(|node| node.name == name).expect("there is such a node");
+        let is_its = |process: &u32| {
+            let read = |file: &str| std::fs::read(format!("/proc/{process}/{file}")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+            command.contains(words) && String::from_utf8_lossy(&read("cgroup")).contains(&format!("/{}/", node.cgroup))
+        };
+        let numbers = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_its).collect()
+    }
+
+    /// Kills them at once.
+    ///
+    /// # Panics
+    /// When there are none: a fault that isn't injected proves nothing.
+    pub fn kill(&self, name: &str, words: &str) {
+        let found = self.processes(name, words);
+        assert!(!found.is_empty(), "no process of {name} is called {words}");
+        for process in found {
+            let process = nix::unistd::Pid::from_raw(i32::try_from(process).expect("a pid"));
+            // It may end by itself meanwhile.
+            let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+
+    /// A file as the container sees it whose process's command line contains `words`.
+    #[must_use]
+    pub fn read_in_container(&self, name: &str, words: &str, file: &str) -> Option<String> {
+        let process = *self.processes(name, words).first()?;
+        std::fs::read_to_string(format!("/proc/{process}/root{file}")).ok()
+    }
+
     fn node(&mut self, name: &str) -> &mut Node {
         self.nodes.iter_mut().find(|node| node.name == name).expect("there is such a node")
     }

@@ -25,4 +25,56 @@ fn installed_fresh_pods_on_every_node_read_what_the_bucket_has() {
     for kind in ["cc", "cv", "cn"] {
         println!("{}", world.kubectl().run(&["get", kind, "-o", "wide"]).out());
     }
+    applying_twice_changes_nothing(&world);
+    kubectl_says_what_people_ask(&world);
+}
+
+fn applying_twice_changes_nothing(world: &World) {
+    let kinds = [
+        "cc/fast",
+        "cv/models",
+        "secret/models-keys",
+        "configmap/fast-nvme",
+        "configmap/fast-map",
+        "daemonset/fast-nvme",
+    ];
+    let generations = || {
+        let query = "-o=jsonpath={range .items[*]}{.kind} {.metadata.generation} {end}";
+        world.kubectl().run(&[&["get", query][..], &kinds].concat()).out()
+    };
+    let version = |what: &str| world.kubectl().run(&["get", what, "-o=jsonpath={.metadata.resourceVersion}"]).out();
+    let stable = [
+        "secret/models-keys",
+        "configmap/fast-nvme",
+        "configmap/fast-map",
+        "daemonset/fast-nvme",
+        "service/fast-authority",
+    ];
+    let versions = || stable.map(version);
+    let before = (generations(), versions());
+    for document in world.example() {
+        let text = document.to_string();
+        let said = world.kubectl().with_input(&["apply", "-f", "-"], &text).out();
+        assert!(said.contains("unchanged"), "{said}");
+        let differs = world.kubectl().with_input(&["diff", "-f", "-"], &text);
+        assert!(differs.ok && differs.out.is_empty(), "{}{}", differs.out, differs.err);
+    }
+    // Everything is applied anew after a change of something else.
+    world.kubectl().run(&["label", "node", "n1", "touched=yes"]).out();
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert_eq!((generations(), versions()), before);
+}
+
+fn kubectl_says_what_people_ask(world: &World) {
+    let described = world.kubectl().run(&["describe", "cc", "fast"]).out();
+    for words in ["Cache Id:", "default/fast", "Serving", "EnoughNodes"] {
+        assert!(described.contains(words), "{words} is missing:\n{described}");
+    }
+    let table = world.kubectl().run(&["get", "cc", "fast", "-o", "wide"]).out();
+    assert!(table.contains("3/3") && table.contains("Serving"), "{table}");
+    let all = world.kubectl().run(&["get", "larder"]).out();
+    assert!(all.contains("cachecluster.larder.dev/fast") && all.contains("cachevolume.larder.dev/models"), "{all}");
+    let bad = r#"{"spec":{"replicas":5}}"#;
+    let refused = world.kubectl().try_run(&["patch", "cc", "fast", "--type=merge", "--dry-run=server", "-p", bad]);
+    assert!(!refused.ok && refused.err.contains("replicas"), "{}", refused.err);
 }

@@ -157,3 +157,29 @@ impl World {
         said.out.split_whitespace().next().expect("a digest").to_owned()
     }
 }
+
+impl World {
+    /// The node's CacheNode.
+    pub fn cache_node(&self, node: &str) -> Value {
+        self.kubectl().get("cn", &format!("fast.{node}")).unwrap_or_default()
+    }
+
+    /// The epoch that the CacheCluster's status names.
+    pub fn epoch(&self) -> u64 {
+        let cluster = self.kubectl().get("cc", "fast").expect("there");
+        cluster["status"]["epoch"].as_u64().expect("a map is published")
+    }
+
+    /// The node's agent's pod; none while there is none.
+    pub fn agent_pod(&self, node: &str) -> String {
+        let on = format!("--field-selector=spec.nodeName={node}");
+        let query = "-o=jsonpath={.items[*].metadata.name}";
+        self.kubectl().run(&["get", "pods", "-l", "larder.dev/cluster=fast", &on, query]).out()
+    }
+
+    /// How often the node's agent was started again in its pod.
+    pub fn restarts(&self, node: &str) -> u64 {
+        let pod = self.kubectl().get("pod", &self.agent_pod(node)).unwrap_or_default();
+        pod.pointer("/status/containerStatuses/0/restartCount").and_then(Value::as_u64).unwrap_or(0)
+    }
+}
