@@ -9,5 +9,7 @@ pub mod authority;
 pub mod kubernetes;
 pub mod local;
 pub mod manifest;
+#[cfg(feature = "kubernetes")]
+pub mod plugin;
 pub mod print;
 pub mod status;

@@ -9,7 +9,7 @@ pub mod commands;
 pub mod folder;
 pub mod leftovers;
 pub mod lock;
-mod map_json;
+pub(crate) mod map_json;
 pub mod nodes;
 pub mod plan;
 pub mod processes;

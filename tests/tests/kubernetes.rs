@@ -9,6 +9,8 @@ mod cases;
 
 #[path = "kubernetes/applied.rs"]
 mod applied;
+#[path = "kubernetes/charts.rs"]
+mod charts;
 #[path = "kubernetes/joins.rs"]
 mod joins;
 #[path = "kubernetes/leaders.rs"]

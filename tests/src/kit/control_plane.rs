@@ -106,7 +106,7 @@ impl Said {
     /// # Panics
     /// When it failed.
     pub fn out(self) -> String {
-        assert!(self.ok, "kubectl failed: {}{}", self.out, self.err);
+        assert!(self.ok, "it failed: {}{}", self.out, self.err);
         self.out
     }
 }
@@ -374,6 +374,20 @@ fn free_ports<const N: usize>() -> [u16; N] {
     listeners.map(|listener| listener.local_addr().expect("bound").port())
 }
 
+/// Runs a command to its end.
+fn said(mut command: Command, input: &str) -> Said {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let what = format!("{:?}", command.get_program());
+    let mut child = spawn_ending_with_us(&mut command);
+    // Who doesn't read it says so by failing.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    let began = Instant::now();
+    let output = crate::harness::within(COMMAND_WITHIN, &what, move || child.wait_with_output());
+    let output = output.unwrap_or_else(|error| panic!("{what} after {:?}: {error}", began.elapsed()));
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Said { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+}
+
 impl Kubectl {
     /// The administrator's configuration.
     #[must_use]
@@ -403,15 +417,27 @@ impl Kubectl {
     pub fn with_input(&self, arguments: &[&str], input: &str) -> Said {
         let mut command = Command::new(&self.program);
         command.arg("--kubeconfig").arg(&self.config).args(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = spawn_ending_with_us(&mut command);
-        // Who doesn't read it says so by failing.
-        let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
-        let began = Instant::now();
-        let output = crate::harness::within(COMMAND_WITHIN, "kubectl", move || child.wait_with_output());
-        let output = output.unwrap_or_else(|error| panic!("kubectl after {:?}: {error}", began.elapsed()));
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Said { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+        said(command, input)
+    }
+
+    /// Runs `helm` as the same user; it may fail.
+    #[must_use]
+    pub fn helm(&self, arguments: &[&str]) -> Said {
+        let mut command = Command::new(self.program.with_file_name("helm"));
+        let home = self.config.with_file_name("helm");
+        for part in ["CACHE", "CONFIG", "DATA"] {
+            command.env(format!("HELM_{part}_HOME"), home.join(part));
+        }
+        command.arg("--kubeconfig").arg(&self.config).args(arguments);
+        said(command, "")
+    }
+
+    /// Runs one of our programs as the same user; it may fail.
+    #[must_use]
+    pub fn own(&self, program: &Path, arguments: &[&str]) -> Said {
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", &self.config).args(arguments);
+        said(command, "")
     }
 
     /// `kubectl apply -f -`.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use larder_tests::harness::wait_until;
+use larder_tests::kit::NAMESPACE;
 use serde_json::{Value, json};
 
 use super::world::{PODS_WITHIN, World};
@@ -13,7 +14,9 @@ const GONE_WITHIN: Duration = Duration::from_secs(120);
 #[test]
 #[ignore = "needs kubelets: make test-k8s"]
 fn what_is_made_again_is_warm_and_a_namespace_goes_at_once() {
-    let world = World::begin();
+    let world = World::without_larder();
+    let before = everything(&world);
+    world.install();
     for file in 0..8 {
         world.stub.put_pattern(&format!("llm/{file}"), 1, 3_000_000);
     }
@@ -22,7 +25,6 @@ fn what_is_made_again_is_warm_and_a_namespace_goes_at_once() {
         (0..8).map(|file| world.sha256_in(pod, &format!("/data/models/{file}"))).collect()
     };
     let first = read_all(&world.reader("n1"));
-    let epoch = world.epoch();
     // Copies are pushed after the read; what counts is what is on the disks.
     world.kubectl().run(&["delete", "cv/models", "cc/fast", "pod/reader-n1", "--timeout=60s"]).out();
     let agents = || world.kubectl().run(&["get", "pods", "-l", "larder.dev/cluster=fast", "-o", "name"]).out();
@@ -30,7 +32,6 @@ fn what_is_made_again_is_warm_and_a_namespace_goes_at_once() {
 
     let gets = world.stub.counters().gets;
     world.apply_example();
-    assert!(world.epoch() > epoch, "epochs go on: {} after {epoch}", world.epoch());
     assert_eq!(read_all(&world.reader("n1")), first);
     assert_eq!(world.stub.counters().gets, gets, "nothing is asked of the bucket twice");
     world
@@ -71,4 +72,29 @@ fn what_is_made_again_is_warm_and_a_namespace_goes_at_once() {
         let conditions = volume["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.iter().any(|condition| condition["type"] == "Ready" && condition["reason"] == "ClusterNotFound")
     });
+
+    world.kubectl().run(&["delete", "cv/models", "secret/models-keys"]).out();
+    world.kubectl().helm(&["uninstall", "larder", "--namespace", NAMESPACE, "--wait"]).out();
+    world.kubectl().helm(&["uninstall", "larder-crds", "--wait"]).out();
+    world.kubectl().run(&["delete", "namespace", NAMESPACE, "--timeout=120s"]).out();
+    let mut left = Vec::new();
+    let until = Instant::now() + GONE_WITHIN;
+    while Instant::now() < until {
+        left = everything(&world).into_iter().filter(|name| !before.contains(name)).collect();
+        if left.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+/// Every object of every kind but what the cluster itself makes as time goes by.
+fn everything(world: &World) -> Vec<String> {
+    let kinds = world.kubectl().run(&["api-resources", "--verbs=list", "-o", "name"]).out();
+    let passing = ["events", "leases.coordination.k8s.io"];
+    let kinds: Vec<&str> = kinds.lines().filter(|kind| !passing.iter().any(|name| kind.starts_with(name))).collect();
+    let query = "-o=jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name}{'\\n'}{end}";
+    let listed = world.kubectl().run(&["get", &kinds.join(","), "-A", query]).out();
+    listed.lines().map(str::to_owned).collect()
 }

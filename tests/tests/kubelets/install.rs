@@ -1,7 +1,8 @@
 //! From nothing to a pod that reads.
 
-use larder_tests::harness::sha256;
+use larder_tests::harness::{program, sha256};
 use larder_tests::stub::pattern;
+use serde_json::Value;
 
 use super::world::World;
 
@@ -27,6 +28,7 @@ fn installed_fresh_pods_on_every_node_read_what_the_bucket_has() {
     }
     applying_twice_changes_nothing(&world);
     kubectl_says_what_people_ask(&world);
+    the_plugin_says_the_rest(&world);
 }
 
 fn applying_twice_changes_nothing(world: &World) {
@@ -77,4 +79,30 @@ fn kubectl_says_what_people_ask(world: &World) {
     let bad = r#"{"spec":{"replicas":5}}"#;
     let refused = world.kubectl().try_run(&["patch", "cc", "fast", "--type=merge", "--dry-run=server", "-p", bad]);
     assert!(!refused.ok && refused.err.contains("replicas"), "{}", refused.err);
+}
+
+fn the_plugin_says_the_rest(world: &World) {
+    let plugin = |arguments: &[&str]| world.kubectl().own(&program("kubectl-larder"), arguments);
+    let status = plugin(&["status"]).out();
+    assert!(status.contains("Serving") && status.contains("s3://bucket/llm"), "{status}");
+    println!("{status}");
+    assert_eq!(plugin(&["nodes"]).out().lines().filter(|line| line.starts_with("fast.n")).count(), 3);
+    let volumes: Value = serde_json::from_str(&plugin(&["volumes", "-o", "json"]).out()).expect("JSON");
+    assert_eq!(volumes["items"][0]["metadata"]["name"], "models");
+    let map: Value = serde_json::from_str(&plugin(&["map", "--cluster", "fast"]).out()).expect("JSON");
+    assert_eq!(map["nodes"].as_array().map(Vec::len), Some(3));
+    let nobody = plugin(&["map", "--cluster", "nobody"]);
+    assert!(!nobody.ok && nobody.err.contains("default/nobody not found"), "{}", nobody.err);
+    let folder = tempfile::tempdir().expect("a folder");
+    let bundle = folder.path().join("report");
+    let said = plugin(&["report", &bundle.display().to_string()]).out();
+    assert!(!said.contains("not in it"), "{said}");
+    let mut logs = 0;
+    for entry in std::fs::read_dir(&bundle).expect("made") {
+        let path = entry.expect("readable").path();
+        let text = std::fs::read_to_string(&path).expect("a text");
+        assert!(!text.contains(world.stub.secret_key()), "{} holds a secret", path.display());
+        logs += usize::from(path.extension().is_some_and(|extension| extension == "log") && !text.is_empty());
+    }
+    assert!(logs >= 8, "{logs} logs: three agents, two operators, three that mount");
 }

@@ -35,17 +35,32 @@ fn images() -> PathBuf {
 }
 
 impl World {
-    /// Three nodes, and Larder as `kubectl apply -k` installs it.
+    /// Three nodes, and Larder as helm installs it.
     pub fn begin() -> Self {
+        let world = Self::without_larder();
+        world.install();
+        world
+    }
+
+    /// Three nodes and a bucket.
+    pub fn without_larder() -> Self {
         let images = images();
         let folder = tempfile::tempdir().expect("a folder");
         let kubernetes = Kubernetes::start(folder.path(), &images, 3);
         let stub = StubS3::builder().listen((kubernetes.machine(), 0).into()).start_blocking().expect("a bucket");
-        let world = Self { kubernetes, stub, _folder: folder };
-        let shipped = repository().join("charts/kustomize").display().to_string();
-        world.kubectl().run(&["apply", "-k", &shipped]).out();
-        world.wait_for_operator();
-        world
+        Self { kubernetes, stub, _folder: folder }
+    }
+
+    /// `helm install`, the kinds first.
+    pub fn install(&self) {
+        let chart = |name: &str| repository().join("charts").join(name).display().to_string();
+        self.kubectl().helm(&["install", "larder-crds", &chart("larder-crds")]).out();
+        let (namespace, larder) = (["--namespace", NAMESPACE, "--create-namespace"], chart("larder"));
+        let said = self
+            .kubectl()
+            .helm(&[&["install", "larder", &larder, "--wait", "--timeout=180s"], &namespace[..]].concat());
+        assert!(said.ok, "{}{}\n{}", said.out, said.err, self.told());
+        self.wait_for_operator();
     }
 
     pub fn kubectl(&self) -> &Kubectl {

@@ -1,0 +1,99 @@
+//! `kubectl larder`: reads its command line, shows what `plugin.rs` finds.
+//!
+//! Exit status 0: shown. 1: not; one line says why.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use larder_crds::Kind;
+use larder_operator::plugin::{Asked, Format, PluginError, map, report, show};
+
+#[derive(Parser)]
+#[command(name = "kubectl-larder", bin_name = "kubectl larder", version, max_term_width = 100)]
+#[command(about = "How Larder's clusters are, and what is wrong with them")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// The kubeconfig's context
+    #[arg(long, global = true)]
+    context: Option<String>,
+    /// The namespace; by default the context's
+    #[arg(short, long, global = true)]
+    namespace: Option<String>,
+    /// Only this CacheCluster
+    #[arg(short, long, global = true)]
+    cluster: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything, and what is wrong
+    Status(Printed),
+    /// The nodes
+    Nodes(Printed),
+    /// The volumes
+    Volumes(Printed),
+    /// The published map: nodes, and the owners of each run of slots
+    Map(Printed),
+    /// Writes a folder for whoever is to help: resources, map, Events, logs; no Secrets
+    Report {
+        /// The folder, which must not exist
+        folder: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Printed {
+    /// json or yaml; by default tables
+    #[arg(short, long)]
+    output: Option<Output>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Json,
+    Yaml,
+}
+
+impl From<Printed> for Format {
+    fn from(printed: Printed) -> Self {
+        match printed.output {
+            None => Self::Table,
+            Some(Output::Json) => Self::Json,
+            Some(Output::Yaml) => Self::Yaml,
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("nothing was installed before");
+    match run(Cli::parse()).await {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("kubectl larder: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<String, PluginError> {
+    let asked = Asked::new(cli.context, cli.namespace, cli.cluster).await?;
+    match cli.command {
+        Command::Status(printed) => {
+            show(&asked, &[Kind::CacheCluster, Kind::CacheNode, Kind::CacheVolume], printed.into()).await
+        }
+        Command::Nodes(printed) => show(&asked, &[Kind::CacheNode], printed.into()).await,
+        Command::Volumes(printed) => show(&asked, &[Kind::CacheVolume], printed.into()).await,
+        Command::Map(printed) => map(&asked, printed.into()).await,
+        Command::Report { folder } => {
+            let missing = report(&asked, &folder).await?;
+            let missing: String = missing.iter().map(|line| format!("not in it: {line}\n")).collect();
+            Ok(format!("{missing}{}\n", folder.display()))
+        }
+    }
+}
