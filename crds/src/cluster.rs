@@ -294,7 +294,7 @@ pub struct CacheClusterStatus {
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     pub problems: Vec<Problem>,
 
-    /// Ready, MinNodesMet, Rebalancing, Degraded.
+    /// Ready, MinNodesMet, Rebalancing, Degraded, Upgrading.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = CONDITIONS_MAX),

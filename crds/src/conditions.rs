@@ -49,6 +49,8 @@ words! {
         Rebalancing,
         /// Some slots or chunks have fewer copies than they should.
         Degraded,
+        /// Agents are being replaced by what the spec and the operator want now. On Kubernetes only.
+        Upgrading,
     }
 }
 
@@ -111,6 +113,18 @@ words! {
         CopiesShort,
         /// Neither.
         AllCopies,
+    }
+}
+
+words! {
+    /// Whether agents are being replaced.
+    UpgradingReason {
+        /// An agent that was replaced isn't ready after five minutes: no other is touched until it is, or is replaced in turn.
+        RolloutPaused,
+        /// Agents are replaced one at a time.
+        RollingOut,
+        /// Every agent is as it should be.
+        UpToDate,
     }
 }
 
