@@ -3,8 +3,11 @@
 //! Runs as root on each node; talks to nobody but the agents, over their sockets. It never touches its own mounts: what
 //! is mounted where is read from /proc/self/mountinfo.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use nix::sys::signal::{SigSet, Signal};
 
 mod daemon;
 
@@ -20,6 +23,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Err(error) = end_on_signals() {
+        eprintln!("larder-mounter: signals: {error}");
+        return ExitCode::FAILURE;
+    }
     match daemon::run(settings) {
         Ok(never) => match never {},
         Err(error) => {
@@ -27,6 +34,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Process 1 of a container ends on no signal that it doesn't ask for. There is nothing to put in order: mounts are their
+/// agents', and the next mounter finds them.
+fn end_on_signals() -> io::Result<()> {
+    let asked: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    // Before there are other threads: they inherit it.
+    asked.thread_block()?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        // It fails only for a set that isn't one.
+        let _ = asked.wait();
+        std::process::exit(0);
+    })?;
+    Ok(())
 }
 
 fn settings(mut arguments: impl Iterator<Item = String>) -> Result<Settings, String> {
