@@ -39,6 +39,8 @@ pub struct Told {
     pub(super) nodes: Vec<larder_proto::ids::NodeName>,
     /// Its volumes: their generation, and what agents know or why they don't.
     pub(super) volumes: BTreeMap<ObjectName, (Option<i64>, Result<larder_proto::ids::VolumeId, told::Refusal>)>,
+    /// How far agents are replaced.
+    pub(super) rollout: super::cluster::Rollout,
 }
 
 /// Why an authority doesn't run.

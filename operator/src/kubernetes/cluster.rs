@@ -22,9 +22,11 @@ mod apply;
 mod deletion;
 mod dereference;
 pub mod plan;
+mod rollout;
 mod validate;
 
 pub use apply::params;
+pub use rollout::Rollout;
 pub use validate::{Refused, Validated, validate};
 
 /// Secrets of origins are read this often; everything is applied again, which changes nothing where nothing changed.
@@ -119,16 +121,20 @@ async fn advance(cluster: &CacheCluster, name: &ObjectName, context: &Context) -
         trust_pem: &trust_pem,
         authority: Some(at),
     };
-    apply::objects(&plan::plan(cluster, &inputs), &names, context).await?;
+    let planned = plan::plan(cluster, &inputs);
+    apply::objects(&planned, &names, context).await?;
     apply::cache_nodes(cluster, &names, &validated, context).await?;
     apply::retire(&running, &validated, context).await?;
+    let rollout = rollout::advance(&running, &validated, &planned, context).await?;
+    let again = if rollout == Rollout::UpToDate { RESYNC } else { rollout::LOOK_AGAIN };
     {
         let mut told = running.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         told.generation = cluster.metadata.generation;
         told.nodes = validated.nodes.iter().map(|node| node.name.clone()).collect();
         told.volumes = found.volumes.into_iter().map(dereference::FoundVolume::summary).collect();
+        told.rollout = rollout;
     }
-    Ok(Action::requeue(RESYNC))
+    Ok(Action::requeue(again))
 }
 
 /// How long a failed reconcile waits.

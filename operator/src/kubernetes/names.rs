@@ -16,6 +16,9 @@ pub const CLUSTER_LABEL: &str = "larder.dev/cluster";
 /// On DaemonSets and their pods: the pool's name.
 pub const POOL_LABEL: &str = "larder.dev/pool";
 
+/// On agents' pods: a digest of what they were made from. Another one is outdated.
+pub const TEMPLATE: &str = "larder.dev/template";
+
 /// Agents and nobody else.
 pub const AGENT_USER: i64 = 65_532;
 

@@ -112,7 +112,12 @@ async fn report_cluster(
     let before = cluster.status.clone().unwrap_or_default();
     let view =
         View { map: seen.map.as_deref(), nodes: &seen.nodes, volumes: &volumes, problems: &before.problems, now: &now };
-    write::<CacheCluster>(context, name, &status::cluster(cluster, &before.conditions, view)).await?;
+    let mut status = status::cluster(cluster, &before.conditions, view);
+    let (is_true, reason, message) = seen.told.rollout.condition();
+    let type_ = ClusterConditionType::Upgrading;
+    let upgrading = condition(type_, is_true, reason, message, cluster.metadata.generation, now.clone());
+    set_condition(&mut status.conditions, upgrading);
+    write::<CacheCluster>(context, name, &status).await?;
     for node in &seen.nodes {
         let object =
             ObjectName { namespace: name.namespace.clone(), name: names::cache_node(&name.name, node.name.as_str()) };

@@ -6,7 +6,7 @@
 use larder_crds::{CacheCluster, CapacityLimit, Pool, StoreSpec};
 use serde_json::{Value, json};
 
-use super::super::super::names::AGENT_USER;
+use super::super::super::names::{AGENT_USER, TEMPLATE};
 use super::{ADMIN_PORT, Inputs, JOIN_PORT, Owned, OwnedKind, PEER_PORT, metadata, terms};
 
 /// Where things lie in an agent's container.
@@ -71,6 +71,9 @@ pub(super) fn daemon_set(cluster: &CacheCluster, pool: &Pool, smaller: &[&Pool],
     let labels = names.pool_labels(&pool.name);
     let mut metadata = metadata(cluster, names, &name);
     metadata["labels"] = json!(labels);
+    let pod = pod(pool, smaller, inputs);
+    let configuration = configuration(cluster, pool, inputs);
+    let digest = digest(&[&labels_text(&labels), &pod.to_string(), &configuration.object["data"].to_string()]);
     let object = json!({
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
@@ -82,10 +85,21 @@ pub(super) fn daemon_set(cluster: &CacheCluster, pool: &Pool, smaller: &[&Pool],
             }},
             // The operator decides which agent restarts when.
             "updateStrategy": {"type": "OnDelete"},
-            "template": {"metadata": {"labels": labels}, "spec": pod(pool, smaller, inputs)},
+            "template": {"metadata": {"labels": labels, "annotations": {TEMPLATE: digest}}, "spec": pod},
         },
     });
     Owned { kind: OwnedKind::DaemonSet, name, object }
+}
+
+/// What an agent is made from: its pod, and the configuration that it reads once, at its start. Members of JSON objects are
+/// in the order of their names.
+fn digest(parts: &[&str]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, parts.join("\n").as_bytes());
+    hex::encode(&digest.as_ref()[..8])
+}
+
+fn labels_text(labels: &std::collections::BTreeMap<String, String>) -> String {
+    json!(labels).to_string()
 }
 
 fn pod(pool: &Pool, smaller: &[&Pool], inputs: &Inputs<'_>) -> Value {

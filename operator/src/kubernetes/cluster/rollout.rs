@@ -1,0 +1,231 @@
+//! Agents that are outdated are replaced, one at a time, and only while every other one serves.
+//!
+//! A DaemonSet (`OnDelete`) never replaces a pod by itself; a pod carries the digest of what it was made from. [`next`] is
+//! pure and decides whose turn it is; a pod is evicted, so a PodDisruptionBudget that somebody made is kept. Who isn't ready
+//! and is outdated goes first: nobody reads through it, and a bad image is left this way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{EvictParams, ListParams};
+use kube::{Api, ResourceExt};
+use larder_crds::{ConditionStatus, UpgradingReason};
+use larder_proto::map::NodeState;
+
+use super::super::authorities::Running;
+use super::super::context::Context;
+use super::super::names::{CLUSTER_LABEL, POOL_LABEL, TEMPLATE};
+use super::ReconcileError;
+use super::dereference::answer;
+use super::plan::{Owned, OwnedKind};
+use super::validate::Validated;
+
+/// While agents are being replaced.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(3);
+
+/// A new agent that isn't ready after this long has failed.
+const READY_WITHIN_S: i64 = 300;
+
+/// Reports come each second.
+const SILENT_MS: u64 = 3_000;
+
+/// How far it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Rollout {
+    /// Every agent is as it should be.
+    #[default]
+    UpToDate,
+    /// Some are outdated, and this is what happens or what is waited for.
+    Goes {
+        /// How many are left.
+        outdated: usize,
+        /// For people.
+        what: String,
+    },
+    /// A new agent isn't ready in time.
+    Paused {
+        /// How many are left.
+        outdated: usize,
+        /// The node.
+        node: String,
+    },
+}
+
+impl Rollout {
+    /// What the condition Upgrading says.
+    pub fn condition(&self) -> (ConditionStatus, UpgradingReason, String) {
+        match self {
+            Self::UpToDate => {
+                (ConditionStatus::False, UpgradingReason::UpToDate, "every agent is as it should be".into())
+            }
+            Self::Goes { outdated, what } => {
+                (ConditionStatus::True, UpgradingReason::RollingOut, format!("{outdated} agents are outdated; {what}"))
+            }
+            Self::Paused { outdated, node } => (
+                ConditionStatus::False,
+                UpgradingReason::RolloutPaused,
+                format!("the new agent of {node} isn't ready; {outdated} outdated ones are left alone"),
+            ),
+        }
+    }
+}
+
+/// An agent's pod.
+#[derive(Clone, Debug)]
+struct AgentPod {
+    name: String,
+    node: String,
+    is_current: bool,
+    is_ready: bool,
+    is_ending: bool,
+    age_s: i64,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+struct Decision {
+    evict: Option<String>,
+    rollout: Rollout,
+}
+
+/// Whose turn it is. `serving` are the nodes that serve at the newest epoch, `chosen` those that should have an agent.
+fn next(pods: &[AgentPod], chosen: &[&str], serving: &[&str]) -> Decision {
+    let mut outdated: Vec<&AgentPod> = pods.iter().filter(|pod| !pod.is_current && !pod.is_ending).collect();
+    outdated.sort_by_key(|pod| (pod.is_ready, pod.node.clone()));
+    let left = outdated.len();
+    let waits = |what: String| Decision { evict: None, rollout: Rollout::Goes { outdated: left, what } };
+    let Some(first) = outdated.first() else {
+        return Decision { evict: None, rollout: Rollout::UpToDate };
+    };
+    let evicts = || Decision {
+        evict: Some(first.name.clone()),
+        rollout: Rollout::Goes { outdated: left, what: format!("that of {} is replaced", first.node) },
+    };
+    if !first.is_ready {
+        return evicts();
+    }
+    let late = pods.iter().find(|pod| pod.is_current && !pod.is_ready && !pod.is_ending && pod.age_s > READY_WITHIN_S);
+    if let Some(late) = late {
+        return Decision { evict: None, rollout: Rollout::Paused { outdated: left, node: late.node.clone() } };
+    }
+    let by_node: BTreeMap<&str, &AgentPod> =
+        pods.iter().filter(|pod| !pod.is_ending).map(|pod| (pod.node.as_str(), pod)).collect();
+    for node in chosen {
+        match by_node.get(node) {
+            None => return waits(format!("{node} has no agent yet")),
+            Some(pod) if !pod.is_ready => return waits(format!("the agent of {node} isn't ready yet")),
+            Some(_) if !serving.contains(node) => return waits(format!("{node} doesn't serve yet")),
+            Some(_) => {}
+        }
+    }
+    evicts()
+}
+
+/// Replaces one agent, if it is time.
+pub async fn advance(
+    running: &Running,
+    validated: &Validated,
+    planned: &[Owned],
+    context: &Context,
+) -> Result<Rollout, ReconcileError> {
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), &running.names.namespace);
+    let ours = ListParams::default().labels(&format!("{CLUSTER_LABEL}={}", running.names.cluster));
+    let wanted = digests(planned);
+    let pods: Vec<AgentPod> = answer("listing agents' pods", api.list(&ours))
+        .await?
+        .items
+        .iter()
+        .filter_map(|pod| agent(pod, &wanted))
+        .collect();
+    let epoch = running.authority.epoch();
+    let reported = running.authority.nodes();
+    let serves = reported.iter().filter(|node| {
+        let is_live = node.silent_ms.is_some_and(|silent| silent < SILENT_MS);
+        is_live && node.state == NodeState::Serving && Some(node.epoch) == epoch && node.unmet.is_empty()
+    });
+    let serving: Vec<&str> = serves.map(|node| node.name.as_str()).collect();
+    let chosen: Vec<&str> = validated.nodes.iter().map(|node| node.name.as_str()).collect();
+    let decision = next(&pods, &chosen, &serving);
+    if let Some(pod) = &decision.evict {
+        tracing::info!(pod, cluster = running.names.cluster, "an outdated agent is replaced");
+        match api.evict(pod, &EvictParams::default()).await {
+            // Gone already, or a budget keeps it for now: the next look sees.
+            Err(kube::Error::Api(said)) if [404, 429].contains(&said.code) => {}
+            outcome => drop(answer("replacing an agent", async { outcome }).await?),
+        }
+    }
+    Ok(decision.rollout)
+}
+
+/// The digest that each pool's agents should carry.
+fn digests(planned: &[Owned]) -> BTreeMap<String, String> {
+    let sets = planned.iter().filter(|owned| owned.kind == OwnedKind::DaemonSet);
+    let pair = |set: &Owned| {
+        let template = &set.object["spec"]["template"]["metadata"];
+        let pool = template["labels"][POOL_LABEL].as_str()?;
+        Some((pool.to_owned(), template["annotations"][TEMPLATE].as_str()?.to_owned()))
+    };
+    sets.filter_map(pair).collect()
+}
+
+/// A pod that is bound to a node; others have nothing to replace.
+fn agent(pod: &Pod, wanted: &BTreeMap<String, String>) -> Option<AgentPod> {
+    let node = pod.spec.as_ref()?.node_name.clone()?;
+    // A pool that is gone takes its pods with it.
+    let wanted = wanted.get(pod.labels().get(POOL_LABEL)?)?;
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let is_ready = conditions
+        .is_some_and(|conditions| conditions.iter().any(|found| found.type_ == "Ready" && found.status == "True"));
+    let created = pod.metadata.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    Some(AgentPod {
+        name: pod.name_any(),
+        node,
+        is_current: pod.annotations().get(TEMPLATE) == Some(wanted),
+        is_ready,
+        is_ending: pod.metadata.deletion_timestamp.is_some(),
+        age_s: Timestamp::now().as_second() - created.as_second(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODES: [&str; 3] = ["n1", "n2", "n3"];
+
+    fn pod(node: &str, is_current: bool, is_ready: bool) -> AgentPod {
+        AgentPod { name: format!("p-{node}"), node: node.into(), is_current, is_ready, is_ending: false, age_s: 10 }
+    }
+
+    fn evicted(pods: &[AgentPod], serving: &[&str]) -> Option<String> {
+        next(pods, &NODES, serving).evict
+    }
+
+    #[test]
+    fn one_at_a_time_and_only_while_all_others_serve() {
+        let pods = [pod("n1", true, true), pod("n2", false, true), pod("n3", false, true)];
+        assert_eq!(evicted(&pods, &NODES), Some("p-n2".into()));
+        assert_eq!(evicted(&pods, &["n2", "n3"]), None, "the new one doesn't serve yet");
+        let starting = [pod("n1", true, false), pods[1].clone(), pods[2].clone()];
+        assert_eq!(evicted(&starting, &NODES), None, "the new one isn't ready");
+        assert_eq!(evicted(&pods[1..], &NODES), None, "the new one isn't there");
+        let mut ending = pods.clone();
+        ending[1].is_ending = true;
+        assert_eq!(evicted(&ending, &NODES), None, "its successor isn't there");
+        let done = NODES.map(|node| pod(node, true, true));
+        assert_eq!(next(&done, &NODES, &NODES).rollout, Rollout::UpToDate);
+    }
+
+    #[test]
+    fn a_new_agent_that_fails_pauses_and_one_that_is_outdated_and_fails_goes_first() {
+        let mut pods = [pod("n1", true, false), pod("n2", false, true), pod("n3", false, true)];
+        pods[0].age_s = READY_WITHIN_S + 1;
+        let paused = next(&pods, &NODES, &NODES);
+        assert_eq!((paused.evict, paused.rollout), (None, Rollout::Paused { outdated: 2, node: "n1".into() }));
+        // Another image is wanted now: what failed is outdated too.
+        pods[0].is_current = false;
+        assert_eq!(evicted(&pods, &["n2", "n3"]), Some("p-n1".into()));
+    }
+}
