@@ -6,9 +6,13 @@
 mod deletion;
 #[path = "kubelets/ends.rs"]
 mod ends;
+#[path = "kubelets/growth.rs"]
+mod growth;
 #[path = "kubelets/install.rs"]
 mod install;
 #[path = "kubelets/readers.rs"]
 mod readers;
+#[path = "kubelets/upgrades.rs"]
+mod upgrades;
 #[path = "kubelets/world.rs"]
 mod world;

@@ -76,6 +76,11 @@ fn what_is_made_again_is_warm_and_a_namespace_goes_at_once() {
     world.kubectl().run(&["delete", "cv/models", "secret/models-keys"]).out();
     world.kubectl().helm(&["uninstall", "larder", "--namespace", NAMESPACE, "--wait"]).out();
     world.kubectl().helm(&["uninstall", "larder-crds", "--wait"]).out();
+    // The kinds stay, since with them every CacheCluster would go; a person removes them.
+    world
+        .kubectl()
+        .run(&["delete", "crd", "cacheclusters.larder.dev", "cachevolumes.larder.dev", "cachenodes.larder.dev"])
+        .out();
     world.kubectl().run(&["delete", "namespace", NAMESPACE, "--timeout=120s"]).out();
     let mut left = Vec::new();
     let until = Instant::now() + GONE_WITHIN;

@@ -43,6 +43,16 @@ fn agents_and_nodes_end_and_others_read_on() {
     readers.wait_for_progress(&world);
     readers.assert_undisturbed(&world, &["n1", "n2"]);
 
+    // The program that mounts: its node's mounts are made anew by the next one.
+    world.kubernetes.kill("n2", "larder-mounter --run");
+    wait_until(PODS_WITHIN, "another is there", || {
+        !world.kubernetes.processes("n2", "larder-mounter --run").is_empty()
+    });
+    std::thread::sleep(Duration::from_secs(5));
+    world.wait_ready();
+    readers.wait_for_progress(&world);
+    readers.assert_undisturbed(&world, &["n1", "n2"]);
+
     // A node whose plug is pulled, and which boots.
     let epoch = world.epoch();
     world.kubernetes.kill_node("n3");

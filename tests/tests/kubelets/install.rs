@@ -54,7 +54,8 @@ fn applying_twice_changes_nothing(world: &World) {
     ];
     let versions = || stable.map(version);
     let before = (generations(), versions());
-    for document in world.example() {
+    // What people write into a Secret as text is never what is there.
+    for document in world.example().into_iter().filter(|document| document["kind"] != "Secret") {
         let text = document.to_string();
         let said = world.kubectl().with_input(&["apply", "-f", "-"], &text).out();
         assert!(said.contains("unchanged"), "{said}");
