@@ -15,6 +15,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
 use kube::core::DeserializeGuard;
+use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{Controller, WatchStreamExt, controller, watcher};
 use kube::{Api, Client, Resource};
@@ -185,7 +186,9 @@ fn watch_all(
             sender.send_modify(|count| *count += 1);
         }
     }));
+    let reporter = Reporter { controller: names::MANAGER.into(), instance: Some(settings.identity.clone()) };
     let context = Context {
+        recorder: Recorder::new(client.clone(), reporter),
         client,
         settings: settings.clone(),
         leading: stop.child_token(),

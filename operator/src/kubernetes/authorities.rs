@@ -39,6 +39,8 @@ pub struct Told {
     pub(super) nodes: Vec<larder_proto::ids::NodeName>,
     /// Its volumes: their generation, and what agents know or why they don't.
     pub(super) volumes: BTreeMap<ObjectName, (Option<i64>, Result<larder_proto::ids::VolumeId, told::Refusal>)>,
+    /// Why agents that should be there can't be made, where somebody said so.
+    pub(super) pods_missing: Option<String>,
     /// How far agents are replaced.
     pub(super) rollout: super::cluster::Rollout,
 }

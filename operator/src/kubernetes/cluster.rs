@@ -126,6 +126,7 @@ async fn advance(cluster: &CacheCluster, name: &ObjectName, context: &Context) -
     apply::cache_nodes(cluster, &names, &validated, context).await?;
     apply::retire(&running, &validated, context).await?;
     let rollout = rollout::advance(&running, &validated, &planned, context).await?;
+    let pods_missing = dereference::why_pods_are_missing(&planned, &names, context).await?;
     let again = if rollout == Rollout::UpToDate { RESYNC } else { rollout::LOOK_AGAIN };
     {
         let mut told = running.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -133,6 +134,7 @@ async fn advance(cluster: &CacheCluster, name: &ObjectName, context: &Context) -
         told.nodes = validated.nodes.iter().map(|node| node.name.clone()).collect();
         told.volumes = found.volumes.into_iter().map(dereference::FoundVolume::summary).collect();
         told.rollout = rollout;
+        told.pods_missing = pods_missing;
     }
     Ok(Action::requeue(again))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::core::DeserializeGuard;
+use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use larder_crds::{CacheCluster, CacheNode, CacheVolume};
 use tokio_util::sync::CancellationToken;
@@ -49,4 +50,5 @@ pub struct Context {
     pub(super) backoff: Backoff,
     pub(super) written: Written,
     pub(super) metrics: Metrics,
+    pub(super) recorder: Recorder,
 }

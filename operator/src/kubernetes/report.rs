@@ -6,12 +6,16 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::Patch;
 use kube::core::NamespaceResourceScope;
+use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource};
 use larder_crds::{
     CacheCluster, CacheClusterStatus, CacheNode, CacheVolume, CacheVolumeStatus, ClusterConditionType,
-    ClusterReadyReason, ConditionStatus, Time, VolumeConditionType, VolumeReadyReason, condition, set_condition,
+    ClusterReadyReason, ConditionStatus, MinNodesMetReason, OriginReachableReason, Time, UpgradingReason,
+    VolumeConditionType, VolumeReadyReason, condition, set_condition,
 };
 use larder_proto::map::ClusterMap;
 use serde::Serialize;
@@ -34,6 +38,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A node that has not reported for this long is silent; reports come each second.
 const SILENT_MS: u64 = 3_000;
 
+/// Characters of an Event's note; the API server takes 1 KiB.
+const NOTE_MAX: usize = 250;
+
 /// Looks each second while this replica leads.
 pub async fn look_after(context: Arc<Context>) {
     let mut tick = interval(LOOK_EVERY);
@@ -43,28 +50,31 @@ pub async fn look_after(context: Arc<Context>) {
             () = context.leading.cancelled() => return,
             _ = tick.tick() => {}
         }
-        if let Err(error) = look(&context).await {
-            tracing::warn!(%error, "a status can't be written; the next look tries again");
-        }
+        look(&context).await;
     }
 }
 
-async fn look(context: &Context) -> Result<(), ReconcileError> {
+/// One object whose status can't be written keeps no other from its own.
+async fn look(context: &Context) {
     let running = context.authorities.all().await;
+    let tell = |outcome: Result<(), ReconcileError>| {
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "a status can't be written; the next look tries again");
+        }
+    };
     for guarded in context.clusters.state() {
         let Ok(cluster) = &guarded.0 else { continue };
         let name = super::cluster::name_of(&cluster.metadata);
         let Some(running) = running.get(&name).filter(|running| running.uid == uid(cluster)) else { continue };
-        report_cluster(context, cluster, &name, running).await?;
+        tell(report_cluster(context, cluster, &name, running).await);
     }
     for guarded in context.volumes.state() {
         let Ok(volume) = &guarded.0 else { continue };
         let own = super::cluster::name_of(&volume.metadata);
         let (namespace, cluster) = volume_cluster(volume, &own);
         let of = ObjectName { namespace, name: cluster };
-        report_volume(context, volume, &own, &of, running.get(&of)).await?;
+        tell(report_volume(context, volume, &own, &of, running.get(&of)).await);
     }
-    Ok(())
 }
 
 fn uid(cluster: &CacheCluster) -> String {
@@ -117,6 +127,12 @@ async fn report_cluster(
     let type_ = ClusterConditionType::Upgrading;
     let upgrading = condition(type_, is_true, reason, message, cluster.metadata.generation, now.clone());
     set_condition(&mut status.conditions, upgrading);
+    if let Some(why) = &seen.told.pods_missing {
+        let ready = ClusterConditionType::Ready.as_str();
+        let not_ready = status.conditions.iter_mut().filter(|found| found.type_ == ready && found.status != "True");
+        not_ready.for_each(|found| found.message = format!("{}; {why}", found.message));
+    }
+    announce(context, &cluster.object_ref(&()), &before.conditions, &status.conditions).await;
     write::<CacheCluster>(context, name, &status).await?;
     for node in &seen.nodes {
         let object =
@@ -168,7 +184,9 @@ async fn report_volume(
             let (volumes, now) = (running.authority.volumes(), now());
             let view =
                 View { map: seen.map.as_deref(), nodes: &seen.nodes, volumes: &volumes, problems: &[], now: &now };
-            write::<CacheVolume>(context, name, &status::volume(volume, *id, &earlier, view)).await
+            let status = status::volume(volume, *id, &earlier, view);
+            announce(context, &volume.object_ref(&()), &earlier, &status.conditions).await;
+            write::<CacheVolume>(context, name, &status).await
         }
     }
 }
@@ -191,7 +209,9 @@ async fn refuse_volume(
     let mut status = volume.status.clone().unwrap_or_default();
     let generation = volume.metadata.generation;
     let ready = condition(VolumeConditionType::Ready, ConditionStatus::False, reason, message, generation, now());
+    let earlier = status.conditions.clone();
     set_condition(&mut status.conditions, ready);
+    announce(context, &volume.object_ref(&()), &earlier, &status.conditions).await;
     let status = CacheVolumeStatus { observed_generation: generation, origin: volume.spec.origin.text(), ..status };
     write::<CacheVolume>(context, name, &status).await
 }
@@ -206,9 +226,55 @@ pub async fn refuse(
     let mut status = cluster.status.clone().unwrap_or_default();
     let generation = cluster.metadata.generation;
     let ready = condition(ClusterConditionType::Ready, ConditionStatus::False, reason, message, generation, now());
+    let earlier = status.conditions.clone();
     set_condition(&mut status.conditions, ready);
+    announce(context, &cluster.object_ref(&()), &earlier, &status.conditions).await;
     let status = CacheClusterStatus { observed_generation: generation, cache_id: Some(cluster.cache_id()), ..status };
     write::<CacheCluster>(context, &super::cluster::name_of(&cluster.metadata), &status).await
+}
+
+/// An Event for each condition that says another reason than before; nobody is kept waiting by one that can't be written.
+async fn announce(context: &Context, whom: &ObjectReference, before: &[Condition], after: &[Condition]) {
+    for now in after {
+        let was = before.iter().find(|was| was.type_ == now.type_);
+        if was.is_some_and(|was| was.reason == now.reason) || context.leading.is_cancelled() {
+            continue;
+        }
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        // The same twice in a row: the object in the store isn't yet what was written.
+        let key = format!("Event {} {}/{} {}", part(&whom.kind), part(&whom.namespace), part(&whom.name), now.type_);
+        let said = json!({"reason": now.reason});
+        if !context.written.is_news(&key, &said, Instant::now()) {
+            continue;
+        }
+        context.written.remember(&key, said, Instant::now());
+        let event = Event {
+            type_: if is_warning(now) { EventType::Warning } else { EventType::Normal },
+            reason: now.reason.clone(),
+            note: Some(now.message.chars().take(NOTE_MAX).collect()),
+            action: format!("Report{}", now.type_),
+            secondary: None,
+        };
+        let published = context.recorder.publish(&event, whom);
+        match tokio::time::timeout(super::context::REQUEST, published).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, key, "an Event can't be written"),
+            Err(_) => tracing::warn!(key, "an Event can't be written: no answer"),
+        }
+    }
+}
+
+/// Whether somebody should look: what is only waited for, or done, is normal.
+fn is_warning(condition: &Condition) -> bool {
+    let normal = [
+        ClusterReadyReason::WaitingForNodes.as_str(),
+        ClusterReadyReason::Deleting.as_str(),
+        VolumeReadyReason::NotMounted.as_str(),
+        MinNodesMetReason::TooFewNodes.as_str(),
+        UpgradingReason::UpToDate.as_str(),
+        OriginReachableReason::NotAsked.as_str(),
+    ];
+    condition.status != "True" && !normal.contains(&condition.reason.as_str())
 }
 
 /// Writes a status if it says something new. An object that is gone has none.

@@ -39,7 +39,7 @@ impl Readers {
         let cluster = world.cluster_id();
         // Readers begin at different files, so that they don't only read what another has just brought.
         let program = format!(
-            "i=$START; while :; do i=$(((i + 1) % {FILES})); sha256sum /data/models/f/$i >> /tmp/read 2>> /tmp/failed; sleep 0.05; done"
+            "i=$START; while :; do i=$(((i + 1) % {FILES})); sha256sum /data/models/f/$i >> /tmp/read 2>> /tmp/failed || date +%s >> /tmp/failed_at; sleep 0.05; done"
         );
         for (number, node) in nodes.iter().enumerate() {
             let pod = json!({
@@ -91,6 +91,11 @@ impl Readers {
             seen.insert(*node, Seen { read: read.len(), failed: lines(world, node, "failed") });
         }
         seen
+    }
+
+    /// When reads failed on a node, in seconds since 1970.
+    pub fn failed_at(&self, world: &World, node: &str) -> Vec<u64> {
+        lines(world, node, "failed_at").iter().map(|line| line.parse().expect("a time")).collect()
     }
 
     /// Asserts that no reader on any other node than `excused` has seen an error; returns those of `excused`.

@@ -1,6 +1,7 @@
 //! Agents are replaced one at a time while pods read; an image that doesn't exist stops it at the first one.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
 
 use larder_tests::harness::wait_until;
 use larder_tests::kit::NAMESPACE;
@@ -9,11 +10,50 @@ use serde_json::Value;
 use super::readers::Readers;
 use super::world::{PODS_WITHIN, World, repository};
 
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+
 /// For three agents, one after the other.
 const ROLLED_WITHIN: Duration = Duration::from_secs(300);
 
-/// An agent's pod: its image, whether it is Ready, its digest.
-fn agents(world: &World) -> Vec<(String, bool, String)> {
+/// A node's reader may fail for so long before its agent is seen to end, and after its next one is seen to be Ready.
+const AROUND_S: u64 = 5;
+
+/// An agent's pod.
+#[derive(Debug)]
+struct Agent {
+    node: String,
+    image: String,
+    is_ready: bool,
+    digest: String,
+}
+
+/// When each node was seen without an agent that is Ready, in seconds since 1970.
+#[derive(Default)]
+struct Absences(BTreeMap<String, Vec<u64>>);
+
+impl Absences {
+    fn see(&mut self, agents: &[Agent]) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+        let ready = |node: &str| agents.iter().any(|agent| agent.node == node && agent.is_ready);
+        for node in NODES.into_iter().filter(|node| !ready(node)) {
+            self.0.entry(node.to_owned()).or_default().push(now);
+        }
+    }
+
+    /// Reads failed on a node only while its own agent was away.
+    fn assert_explain(&self, world: &World, readers: &Readers) {
+        for node in NODES {
+            let away = self.0.get(node).map_or(&[][..], Vec::as_slice);
+            let failed = readers.failed_at(world, node);
+            let unexplained: Vec<&u64> =
+                failed.iter().filter(|at| !away.iter().any(|away| away.abs_diff(**at) <= AROUND_S)).collect();
+            println!("reader on {node}: {} reads failed, its agent was away at {} looks", failed.len(), away.len());
+            assert!(unexplained.is_empty(), "{node}: {unexplained:?}, away at {away:?}");
+        }
+    }
+}
+
+fn agents(world: &World) -> Vec<Agent> {
     let listed = world.kubectl().run(&["get", "pods", "-l", "larder.dev/cluster=fast", "-o", "json"]).out();
     let listed: Value = serde_json::from_str(&listed).expect("kubectl prints JSON");
     let pods = listed["items"].as_array().cloned().unwrap_or_default();
@@ -23,7 +63,12 @@ fn agents(world: &World) -> Vec<(String, bool, String)> {
         let is_ready = conditions.iter().any(|found| found["type"] == "Ready" && found["status"] == "True");
         let is_ending = pod.pointer("/metadata/deletionTimestamp").is_some();
         let digest = text(pod["metadata"]["annotations"].get("larder.dev/template"));
-        (text(pod.pointer("/spec/containers/0/image")), is_ready && !is_ending, digest)
+        Agent {
+            node: text(pod.pointer("/spec/nodeName")),
+            image: text(pod.pointer("/spec/containers/0/image")),
+            is_ready: is_ready && !is_ending,
+            digest,
+        }
     };
     pods.iter().map(about).collect()
 }
@@ -37,15 +82,16 @@ fn upgrading(world: &World) -> (String, String) {
 }
 
 /// Waits until `done`, and asserts that never more than one agent is missing meanwhile.
-fn roll(world: &World, what: &str, done: impl Fn(&[(String, bool, String)]) -> bool) {
+fn roll(world: &World, away: &mut Absences, what: &str, done: impl Fn(&Agent) -> bool) {
     let until = Instant::now() + ROLLED_WITHIN;
     let mut most = 0;
     loop {
         let agents = agents(world);
-        let ready = agents.iter().filter(|(_, is_ready, _)| *is_ready).count();
+        away.see(&agents);
+        let ready = agents.iter().filter(|agent| agent.is_ready).count();
         most = most.max(3_usize.saturating_sub(ready));
         assert!(ready >= 2, "{what}: {agents:?}");
-        if ready == 3 && agents.len() == 3 && done(&agents) {
+        if ready == 3 && agents.len() == 3 && agents.iter().all(&done) {
             break;
         }
         assert!(Instant::now() < until, "{what}: {agents:?} {:?}\n{}", upgrading(world), world.told());
@@ -68,37 +114,54 @@ fn agents_are_replaced_one_at_a_time_while_pods_read() {
     let world = World::begin();
     Readers::fill(&world);
     world.apply_example();
-    let nodes = ["n1", "n2", "n3"];
-    let readers = Readers::start(&world, &nodes);
-    let all_have = |agents: &[(String, bool, String)], image: &str| agents.iter().all(|(found, _, _)| found == image);
+    let readers = Readers::start(&world, &NODES);
+    wait_until(PODS_WITHIN, "every agent is Ready", || agents(&world).iter().all(|agent| agent.is_ready));
+    let mut away = Absences::default();
 
-    upgrade(&world, "larder-agent:next");
-    roll(&world, "another image", |agents| all_have(agents, "larder-agent:next"));
+    let upgraded = std::thread::scope(|scope| {
+        let upgraded = scope.spawn(|| upgrade(&world, "larder-agent:next"));
+        roll(&world, &mut away, "another image", |agent| agent.image == "larder-agent:next");
+        upgraded.join()
+    });
+    upgraded.expect("helm ends well");
     readers.wait_for_progress(&world);
 
     // What agents read at their start: they must be started again to know it.
-    let before = agents(&world)[0].2.clone();
+    let before = agents(&world)[0].digest.clone();
     let patch = r#"{"spec":{"watermarks":{"high":95,"low":85}}}"#;
     world.kubectl().run(&["patch", "cc", "fast", "--type=merge", "-p", patch]).out();
-    roll(&world, "other watermarks", |agents| agents.iter().all(|(_, _, digest)| *digest != before));
+    roll(&world, &mut away, "other watermarks", |agent| agent.digest != before);
     readers.wait_for_progress(&world);
 
-    upgrade(&world, "larder-agent:missing");
-    let is_bad = |agent: &(String, bool, String)| agent.0 == "larder-agent:missing";
-    wait_until(PODS_WITHIN, "the first agent has an image that isn't there", || agents(&world).iter().any(is_bad));
-    let until = Instant::now() + Duration::from_secs(20);
-    while Instant::now() < until {
-        let agents = agents(&world);
-        assert!(agents.iter().filter(|agent| is_bad(agent)).count() == 1, "{agents:?}");
-        assert!(agents.iter().filter(|(_, is_ready, _)| *is_ready).count() == 2, "{agents:?}");
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    assert_eq!(upgrading(&world), ("True".into(), "RollingOut".into()));
-    upgrade(&world, "larder-agent:next");
-    roll(&world, "back again", |agents| all_have(agents, "larder-agent:next"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| upgrade(&world, "larder-agent:missing"));
+        stops_at_the_first(&world, &mut away);
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| upgrade(&world, "larder-agent:next"));
+        roll(&world, &mut away, "back again", |agent| agent.image == "larder-agent:next");
+    });
     world.wait_ready();
     readers.wait_for_progress(&world);
-    let own = readers.assert_undisturbed(&world, &nodes);
-    let is_allowed = |line: &String| line.contains("not connected") || line.contains("No such file");
-    assert!(own.iter().all(is_allowed), "{own:?}");
+    readers.assert_undisturbed(&world, &NODES);
+    away.assert_explain(&world, &readers);
+}
+
+/// An image that isn't there takes one agent, and no other.
+fn stops_at_the_first(world: &World, away: &mut Absences) {
+    let is_bad = |agent: &Agent| agent.image == "larder-agent:missing";
+    let mut see = || {
+        let agents = agents(world);
+        away.see(&agents);
+        agents
+    };
+    wait_until(PODS_WITHIN, "the first agent has an image that isn't there", || see().iter().any(is_bad));
+    let until = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < until {
+        let agents = see();
+        assert!(agents.iter().filter(|agent| is_bad(agent)).count() == 1, "{agents:?}");
+        assert!(agents.iter().filter(|agent| agent.is_ready).count() == 2, "{agents:?}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(upgrading(world), ("True".into(), "RollingOut".into()));
 }

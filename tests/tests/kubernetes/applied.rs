@@ -193,3 +193,26 @@ fn a_cluster_waits_for_its_volumes_and_leaves_nothing() {
     };
     assert!(left.is_empty(), "left behind: {left:?}");
 }
+
+#[test]
+#[ignore = "needs the kit: make test-k8s"]
+fn events_tell_and_refused_pods_are_quoted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (plane, _operator) = begin(folder.path());
+    let kubectl = plane.kubectl();
+    kubectl.run(&["label", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted"]).out();
+    example(kubectl);
+    wait_for_reason(kubectl, "cc", "fast", "WaitingForNodes");
+    let message = || condition(&kubectl.get("cc", "fast").expect("there"), "Ready").expect("a condition").2;
+    wait_until(MINUTE * 2, "the refusal is quoted", || message().contains("violates PodSecurity"));
+    assert!(message().contains("DaemonSet fast-nvme can't make pods"), "{}", message());
+    kubectl.run(&["label", "namespace", "default", "pod-security.kubernetes.io/enforce-"]).out();
+    wait_until(MINUTE * 3, "pods are made", || pods(kubectl, "larder.dev/cluster=fast").len() == 3);
+    wait_until(MINUTE * 2, "and the refusal is forgotten", || !message().contains("PodSecurity"));
+    let described = kubectl.run(&["describe", "cc", "fast"]).out();
+    let events = described.split("Events:").nth(1).expect("describe shows Events");
+    assert!(events.contains("WaitingForNodes") && events.contains("larder-operator"), "{described}");
+    let quiet =
+        kubectl.run(&["get", "events", "--field-selector=involvedObject.kind=CacheCluster", "-o", "name"]).out();
+    assert!(quiet.lines().count() <= 5, "one Event for each change, no more: {quiet}");
+}

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, PostParams};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Event, Secret};
+use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
 use larder_crds::{CacheCluster, CacheVolume};
 use larder_proto::ids::VolumeId;
@@ -17,7 +18,7 @@ use tokio::time::timeout;
 
 use super::super::context::{Context, REQUEST};
 use super::super::names::Names;
-use super::plan::owner;
+use super::plan::{Owned, OwnedKind, owner};
 use super::{ReconcileError, name_of};
 use crate::authority::Ca;
 use crate::manifest::told::{self, Refusal};
@@ -25,6 +26,9 @@ use crate::manifest::{ObjectName, SecretData};
 
 const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";
+
+/// Events of one DaemonSet that are looked at: the controller counts repeated ones up.
+const EVENTS_MAX: u32 = 50;
 
 /// What a CacheCluster refers to.
 #[derive(Clone, Debug)]
@@ -163,6 +167,37 @@ fn ca_of(secret: &Secret) -> Result<Ca, ReconcileError> {
         text.ok_or(ReconcileError::CaKey { key })
     };
     Ok(Ca::from_pem(text(CA_CERTIFICATE)?, &text(CA_KEY)?)?)
+}
+
+/// What the DaemonSet controller said last, where a DaemonSet has fewer pods than it wants: a quota, or an admission that
+/// refuses them.
+pub async fn why_pods_are_missing(
+    planned: &[Owned],
+    names: &Names,
+    context: &Context,
+) -> Result<Option<String>, ReconcileError> {
+    let sets: Api<DaemonSet> = Api::namespaced(context.client.clone(), &names.namespace);
+    for owned in planned.iter().filter(|owned| owned.kind == OwnedKind::DaemonSet) {
+        let status = answer("reading a DaemonSet", sets.get_opt(&owned.name)).await?.and_then(|set| set.status);
+        let is_short = status.is_some_and(|status| status.current_number_scheduled < status.desired_number_scheduled);
+        if !is_short {
+            continue;
+        }
+        let events: Api<Event> = Api::namespaced(context.client.clone(), &names.namespace);
+        let about = format!("involvedObject.kind=DaemonSet,involvedObject.name={},reason=FailedCreate", owned.name);
+        let wanted = ListParams::default().fields(&about).limit(EVENTS_MAX);
+        let newest =
+            answer("reading a DaemonSet's Events", events.list(&wanted)).await?.items.into_iter().max_by_key(last_seen);
+        if let Some(message) = newest.and_then(|event| event.message) {
+            return Ok(Some(format!("DaemonSet {} can't make pods: {message}", owned.name)));
+        }
+    }
+    Ok(None)
+}
+
+fn last_seen(event: &Event) -> Option<jiff::Timestamp> {
+    let counted = event.last_timestamp.as_ref().map(|time| time.0);
+    counted.or_else(|| event.event_time.as_ref().map(|time| time.0))
 }
 
 /// A request's answer, in time.

@@ -141,7 +141,10 @@ fn container(pool: &Pool, inputs: &Inputs<'_>) -> Value {
     let store = |store: &StoreSpec| json!({"name": volume(store), "mountPath": format!("{STORES}/{}", store.name)});
     mounts.extend(pool.stores.iter().map(store));
     let from = |path: &str| json!({"fieldRef": {"fieldPath": path}});
-    let probe = |path: &str| json!({"httpGet": {"path": path, "port": "admin"}});
+    let probe = |path: &str, period_s: u32, failures: u32| {
+        let asked = json!({"path": path, "port": "admin"});
+        json!({"httpGet": asked, "periodSeconds": period_s, "timeoutSeconds": 5, "failureThreshold": failures})
+    };
     json!({
         "name": "agent",
         "image": inputs.image,
@@ -158,8 +161,9 @@ fn container(pool: &Pool, inputs: &Inputs<'_>) -> Value {
             {"name": "peer", "containerPort": PEER_PORT, "protocol": "TCP"},
             {"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"},
         ],
-        "livenessProbe": probe("/healthz"),
-        "readinessProbe": probe("/readyz"),
+        // A busy node is no reason to kill an agent: a minute without an answer is.
+        "livenessProbe": probe("/healthz", 10, 6),
+        "readinessProbe": probe("/readyz", 2, 3),
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
