@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
+use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, Store};
@@ -96,6 +97,21 @@ pub async fn run(settings: Settings, probes: SocketAddr, stop: CancellationToken
         tracing::warn!("not every task has ended in time");
     }
     outcome
+}
+
+/// The CacheClusters and CacheVolumes that there are, a line each.
+pub async fn left() -> Result<Vec<String>, OperatorError> {
+    let failed = |error| OperatorError::Client(Box::new(error));
+    let client = Client::try_default().await.map_err(failed)?;
+    let mut left = Vec::new();
+    let all = ListParams::default();
+    for volume in Api::<CacheVolume>::all(client.clone()).list_metadata(&all).await.map_err(failed)? {
+        left.push(format!("CacheVolume {}", cluster::name_of(&volume.metadata)));
+    }
+    for cluster in Api::<CacheCluster>::all(client).list_metadata(&all).await.map_err(failed)? {
+        left.push(format!("CacheCluster {}", cluster::name_of(&cluster.metadata)));
+    }
+    Ok(left)
 }
 
 /// Waits for the lease, works while it is held.

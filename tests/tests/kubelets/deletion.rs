@@ -73,6 +73,10 @@ fn what_is_made_again_is_warm_and_a_namespace_goes_at_once() {
         conditions.iter().any(|condition| condition["type"] == "Ready" && condition["reason"] == "ClusterNotFound")
     });
 
+    let early = world.kubectl().helm(&["uninstall", "larder", "--namespace", NAMESPACE, "--wait"]);
+    assert!(!early.ok, "a CacheVolume is left: {}", early.out);
+    let told = world.kubectl().run(&["logs", "-n", NAMESPACE, "job/larder-uninstall"]).out();
+    assert!(told.contains("CacheVolume default/models"), "{told}");
     world.kubectl().run(&["delete", "cv/models", "secret/models-keys"]).out();
     world.kubectl().helm(&["uninstall", "larder", "--namespace", NAMESPACE, "--wait"]).out();
     world.kubectl().helm(&["uninstall", "larder-crds", "--wait"]).out();
