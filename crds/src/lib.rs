@@ -26,7 +26,8 @@ pub use cluster::{
 };
 pub use conditions::{
     ClusterConditionType, ClusterReadyReason, ConditionStatus, DegradedReason, MinNodesMetReason,
-    OriginReachableReason, RebalancingReason, UpgradingReason, VolumeConditionType, VolumeReadyReason, condition, set_condition,
+    OriginReachableReason, RebalancingReason, UpgradingReason, VolumeConditionType, VolumeReadyReason, condition,
+    set_condition,
 };
 pub use duration::{DurationError, Freshness, parse_duration};
 pub use kind::{GROUP, Kind, VERSION};

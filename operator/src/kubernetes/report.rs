@@ -264,17 +264,23 @@ async fn announce(context: &Context, whom: &ObjectReference, before: &[Condition
     }
 }
 
-/// Whether somebody should look: what is only waited for, or done, is normal.
+/// Whether somebody should look: what is only waited for, or goes on, is normal.
 fn is_warning(condition: &Condition) -> bool {
-    let normal = [
+    let waited_for = [
         ClusterReadyReason::WaitingForNodes.as_str(),
         ClusterReadyReason::Deleting.as_str(),
         VolumeReadyReason::NotMounted.as_str(),
         MinNodesMetReason::TooFewNodes.as_str(),
-        UpgradingReason::UpToDate.as_str(),
         OriginReachableReason::NotAsked.as_str(),
     ];
-    condition.status != "True" && !normal.contains(&condition.reason.as_str())
+    let is = |type_: ClusterConditionType| condition.type_ == type_.as_str();
+    if is(ClusterConditionType::Upgrading) || is(ClusterConditionType::Rebalancing) {
+        return condition.reason == UpgradingReason::RolloutPaused.as_str();
+    }
+    if is(ClusterConditionType::Degraded) {
+        return condition.status == "True";
+    }
+    condition.status != "True" && !waited_for.contains(&condition.reason.as_str())
 }
 
 /// Writes a status if it says something new. An object that is gone has none.
