@@ -219,6 +219,13 @@ impl World {
         place.disk = SimDisk::new(self.seed ^ 0xd15c ^ place.starts, DISK_BYTES);
     }
 
+    /// Two nodes that don't run have each other's disk from now on.
+    pub fn swap_disks(&mut self, a: usize, b: usize) {
+        assert!(self.places[a].alive.is_none() && self.places[b].alive.is_none(), "their agents have them");
+        let disk = self.places[a].disk.clone();
+        self.places[a].disk = std::mem::replace(&mut self.places[b].disk, disk);
+    }
+
     /// What the store of a node may hold from its next start on.
     pub fn shrink(&mut self, index: usize, store_bytes: u64) {
         self.places[index].store_bytes = store_bytes;

@@ -204,6 +204,10 @@ fn problems(view: View<'_>) -> Vec<Problem> {
                 add("AgentEnded", format!("its agent {how}; the same larder up starts it again"));
             }
             (None, _) => add("NotJoined", "its agent has not joined".into()),
+            (Some(reported), false) if reported.is_spared => add(
+                "MassSilence",
+                "its agent doesn't report, nor do many others: none of them loses its slots for that".into(),
+            ),
             (Some(_), false) => add("Silent", "its agent doesn't report".into()),
             (Some(reported), true) => {
                 match reported.state {
@@ -473,6 +477,7 @@ mod tests {
             unmet: Vec::new(),
             passthrough: None,
             offers: Default::default(),
+            is_spared: false,
         };
         NodeView { name, reported: Some(reported), is_live, ended: None }
     }

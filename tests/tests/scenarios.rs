@@ -24,6 +24,7 @@ mod scenarios {
     mod min_nodes;
     mod names;
     mod origin_faults;
+    mod partitions;
     mod passthrough;
     mod programs;
     mod read_only;

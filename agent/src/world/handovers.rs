@@ -111,6 +111,25 @@ async fn who_lost_its_disk_gets_its_copies_again() {
     assert_eq!(world.gets(), OBJECTS as u64, "from the other owners");
 }
 
+/// A store is known by what is on it, not by its node: what lies on a disk that another node has now is served from there.
+#[tokio::test(start_paused = true)]
+async fn disks_that_change_places_keep_their_bytes() {
+    let mut world = World::planned(74, BUDGET_BYTES, 3).await;
+    let objects = put_and_read_all(&world).await;
+    until("both owners have everything", || missing(&world, &objects) == 0).await;
+    for node in [0, 1] {
+        world.kill(node, Ending::ProcessDies).await;
+    }
+    world.swap_disks(0, 1);
+    for node in [0, 1] {
+        world.start(node).await;
+    }
+    assert!(missing(&world, &objects) > OBJECTS / 4);
+    read_all(&world, 2, &objects).await;
+    until("what is each one's own is there again", || missing(&world, &objects) == 0).await;
+    assert_eq!(world.gets(), OBJECTS as u64, "nothing was asked for again");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_owner_is_left_alone() {
     let mut world = World::planned(73, BUDGET_BYTES, 4).await;

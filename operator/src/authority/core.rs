@@ -135,7 +135,7 @@ impl Core {
     }
 
     /// Whether so many are silent, in several failure domains, that it is no death but a network that is cut.
-    pub(super) fn is_mass_silence(&self) -> bool {
+    fn is_mass_silence(&self) -> bool {
         let counted = self.nodes.values().filter(|known| match known.life {
             Life::Serving { .. } | Life::Suspect { .. } | Life::Returning { .. } => known.node.weight > 0,
             Life::Joining | Life::Down | Life::Draining { .. } | Life::Gone => false,
@@ -229,7 +229,18 @@ impl Core {
 
     pub(super) fn statuses(&self, map: Option<&ClusterMap>, now_ms: u64) -> Vec<NodeStatus> {
         let shares = map.map(ClusterMap::shares).unwrap_or_default();
-        self.nodes.values().map(|known| known.status(&shares, now_ms)).collect()
+        let spared = |known: &Known| match known.life {
+            Life::Suspect { last_ms } => now_ms.saturating_sub(last_ms) >= self.patience.loss_grace_ms,
+            Life::Joining
+            | Life::Serving { .. }
+            | Life::Returning { .. }
+            | Life::Down
+            | Life::Draining { .. }
+            | Life::Gone => false,
+        };
+        let mass = self.is_mass_silence();
+        let status = |known: &Known| NodeStatus { is_spared: mass && spared(known), ..known.status(&shares, now_ms) };
+        self.nodes.values().map(status).collect()
     }
 
     /// Mounts, origin and stores as the nodes say that report now; bytes read as all of them ever said.
@@ -297,6 +308,7 @@ impl Known {
             unmet: report.map(|report| report.unmet.clone()).unwrap_or_default(),
             passthrough: report.and_then(|report| report.passthrough),
             offers: report.map(|report| report.offers).unwrap_or_default(),
+            is_spared: false,
             share: shares.get(&self.node.id).copied().unwrap_or_default(),
             silent_ms: self.report.as_ref().map(|(_, at_ms)| now_ms.saturating_sub(*at_ms)),
         }

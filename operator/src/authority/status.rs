@@ -37,6 +37,8 @@ pub struct NodeStatus {
     pub passthrough: Option<Passthrough>,
     /// How far it has handed what it has to whom the map gives it.
     pub offers: OffersReport,
+    /// It has been silent for long enough to lose its slots, and keeps them because many fell silent together.
+    pub is_spared: bool,
     /// Slots it owns and leads.
     pub share: Share,
     /// Since its last report; none since the authority began.

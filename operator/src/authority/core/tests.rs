@@ -202,6 +202,8 @@ fn when_many_fall_silent_at_once_nobody_is_condemned() {
         step(&mut core, now_ms);
     }
     assert!(core.is_mass_silence());
+    let spared: Vec<bool> = core.statuses(None, 60_000).iter().map(|status| status.is_spared).collect();
+    assert_eq!(spared, [false, false, true, true]);
     let held = core.current.clone().expect("a map");
     let moved = |slot: &Slot| held.owners(*slot).iter().any(|owner| !map.owners(*slot).contains(owner));
     assert_eq!(Slot::all().filter(moved).count(), 0, "no slot has another owner");
