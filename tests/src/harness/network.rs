@@ -31,7 +31,7 @@ pub fn in_network_of_its_own<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 /// Packets that the kernel drops, until this is dropped.
 #[derive(Debug)]
 pub struct Cut {
-    rule: [String; 5],
+    rule: [String; 6],
 }
 
 impl Cut {
@@ -46,7 +46,7 @@ impl Cut {
     }
 
     fn new(which: &str, port: u16) -> Cut {
-        let rule = ["-p", "tcp", which, &port.to_string(), "-jDROP"].map(str::to_owned);
+        let rule = ["-p", "tcp", which, &port.to_string(), "-j", "DROP"].map(str::to_owned);
         iptables("-I", &rule);
         Cut { rule }
     }
