@@ -125,8 +125,8 @@ async fn disks_that_change_places_keep_their_bytes() {
         world.start(node).await;
     }
     assert!(missing(&world, &objects) > OBJECTS / 4);
-    read_all(&world, 2, &objects).await;
     until("what is each one's own is there again", || missing(&world, &objects) == 0).await;
+    read_all(&world, 2, &objects).await;
     assert_eq!(world.gets(), OBJECTS as u64, "nothing was asked for again");
 }
 
