@@ -117,6 +117,8 @@ async fn disks_that_change_places_keep_their_bytes() {
     let mut world = World::planned(74, BUDGET_BYTES, 3).await;
     let objects = put_and_read_all(&world).await;
     until("both owners have everything", || missing(&world, &objects) == 0).await;
+    // Until what was filled is durable: both owners of a slot die at once.
+    tokio::time::sleep(Duration::from_secs(60)).await;
     for node in [0, 1] {
         world.kill(node, Ending::ProcessDies).await;
     }
