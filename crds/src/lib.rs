@@ -31,7 +31,9 @@ pub use conditions::{
 };
 pub use duration::{DurationError, Freshness, parse_duration};
 pub use kind::{GROUP, Kind, VERSION};
-pub use node::{CacheNode, CacheNodeSpec, CacheNodeStatus, NodeState, Passthrough, StoreHealth, StoreStatus};
+pub use node::{
+    CacheNode, CacheNodeSpec, CacheNodeStatus, NodeRequest, NodeState, Passthrough, StoreHealth, StoreStatus,
+};
 pub use quantity::{
     CapacityLimit, Quantity, QuantityError, format_bytes, format_percent, parse_capacity, parse_quantity,
 };

@@ -54,6 +54,21 @@ pub struct CacheNodeSpec {
         extend("x-kubernetes-validations" = [rule("self == oldSelf", "nodeName is immutable")])
     )]
     pub node_name: String,
+
+    /// What people ask of it; the operator never writes it. Drain: hand over what it has, and own nothing until it is None
+    /// again.
+    #[serde(default)]
+    pub request: NodeRequest,
+}
+
+/// What people may ask of a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NodeRequest {
+    /// To serve.
+    #[default]
+    None,
+    /// To hand over what it has, and to own nothing.
+    Drain,
 }
 
 /// What a node does.

@@ -302,7 +302,11 @@ impl Cluster {
     fn node_object(&self, node: &NodeView) -> Value {
         let cluster = &self.desired.name;
         let name = ObjectName { namespace: cluster.namespace.clone(), name: format!("{}.{}", cluster.name, node.name) };
-        let spec = CacheNodeSpec { cluster_name: cluster.name.clone(), node_name: node.name.as_str().to_owned() };
+        let spec = CacheNodeSpec {
+            cluster_name: cluster.name.clone(),
+            node_name: node.name.as_str().to_owned(),
+            request: larder_crds::NodeRequest::default(),
+        };
         let mut object = CacheNode::new(&name.name, spec);
         object.metadata = self.metadata(Kind::CacheNode, &name, &object.metadata);
         object.status = Some(status::node(node));
