@@ -20,7 +20,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{Controller, WatchStreamExt, controller, watcher};
 use kube::{Api, Client, Resource};
-use larder_crds::{CacheCluster, CacheNode, CacheVolume};
+use larder_crds::{CacheCluster, CacheNode, CacheVolume, NodeRequest};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -191,7 +191,12 @@ fn watch_all(
     let (clusters, each) = follow::<DeserializeGuard<CacheCluster>>(client.clone());
     tracker.spawn(drain(each, stop.clone(), |_| {}));
     let (cache_nodes, each) = follow::<DeserializeGuard<CacheNode>>(client.clone());
-    tracker.spawn(drain(each, stop.clone(), |_| {}));
+    let (mut requests, asked) = (Requests::default(), sender.clone());
+    tracker.spawn(drain(each, stop.clone(), move |event| {
+        if requests.changed(event) {
+            asked.send_modify(|count| *count += 1);
+        }
+    }));
     let (volumes, each) = follow::<DeserializeGuard<CacheVolume>>(client.clone());
     let changed = sender.clone();
     tracker.spawn(drain(each, stop.clone(), move |_| changed.send_modify(|count| *count += 1)));
@@ -257,6 +262,27 @@ async fn drain<K>(
             Ok(None) => return,
             Err(error) => tracing::warn!(%error, "a watch failed; it is begun again"),
         }
+    }
+}
+
+/// What is asked of CacheNodes, for noticing when it changes: their statuses change all the time.
+#[derive(Default)]
+struct Requests(BTreeMap<crate::manifest::ObjectName, NodeRequest>);
+
+impl Requests {
+    fn changed(&mut self, event: &watcher::Event<DeserializeGuard<CacheNode>>) -> bool {
+        let (watcher::Event::Apply(DeserializeGuard(Ok(node))) | watcher::Event::InitApply(DeserializeGuard(Ok(node)))) =
+            event
+        else {
+            return false;
+        };
+        let name = cluster::name_of(&node.metadata);
+        let before = match node.spec.request {
+            // Most are asked for nothing, and needn't be remembered.
+            NodeRequest::None => self.0.remove(&name).unwrap_or_default(),
+            asked @ NodeRequest::Drain => self.0.insert(name, asked).unwrap_or_default(),
+        };
+        before != node.spec.request
     }
 }
 

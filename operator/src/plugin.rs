@@ -1,14 +1,15 @@
 //! `kubectl larder`: what kubectl alone doesn't show in one place.
 //!
-//! Reads resources with the rights of whoever calls it, changes nothing, and never reads a Secret.
+//! Reads resources with the rights of whoever calls it, never a Secret; it writes what people ask of CacheNodes, and nothing
+//! else.
 
 use std::io::{self, IsTerminal as _};
 
 use jiff::Timestamp;
-use kube::api::{DynamicObject, ListParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, ObjectList};
 use kube::{Api, Client, Config};
-use larder_crds::Kind;
+use larder_crds::{CacheNode, Kind, NodeRequest};
 use larder_proto::identity::{NoIdentity, Trust};
 use larder_proto::map::SignedMap;
 use serde_json::{Value, json};
@@ -186,6 +187,26 @@ pub async fn show(asked: &Asked, kinds: &[Kind], format: Format) -> Result<Strin
             if io::stdout().is_terminal() { colour::words(&text) } else { text }
         }
     })
+}
+
+/// Asks something of a node, by the name that Kubernetes knows it by; returns what was asked of whom.
+pub async fn ask(asked: &Asked, node: &str, request: NodeRequest) -> Result<String, PluginError> {
+    let found = asked.objects(Kind::CacheNode).await?;
+    let mut found =
+        found.iter().filter(|object| object.pointer("/spec/nodeName").and_then(Value::as_str) == Some(node));
+    let name = |object: &Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let name = match (found.next(), found.count()) {
+        (Some(only), 0) => name(only),
+        (Some(_), more) => return Err(PluginError::Several { count: more + 1, namespace: asked.namespace.clone() }),
+        (None, _) => {
+            return Err(PluginError::NotFound(format!("a CacheNode of {node} in namespace {}", asked.namespace)));
+        }
+    };
+    let api: Api<CacheNode> = Api::namespaced(asked.client.clone(), &asked.namespace);
+    let params = PatchParams { field_manager: Some("kubectl-larder".into()), ..PatchParams::default() };
+    let patch = Patch::Merge(json!({"spec": {"request": request}}));
+    api.patch(&name, &params, &patch).await.map_err(|error| failed(&format!("asking {name}"), error))?;
+    Ok(format!("cachenode.larder.dev/{name}: {request:?} is asked for\n"))
 }
 
 /// The published map, as `larder map` prints it.

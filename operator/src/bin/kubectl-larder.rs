@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use larder_crds::Kind;
-use larder_operator::plugin::{Asked, Format, PluginError, map, report, show};
+use larder_crds::{Kind, NodeRequest};
+use larder_operator::plugin::{Asked, Format, PluginError, ask, map, report, show};
 
 #[derive(Parser)]
 #[command(name = "kubectl-larder", bin_name = "kubectl larder", version, max_term_width = 100)]
@@ -36,6 +36,16 @@ enum Command {
     Volumes(Printed),
     /// The published map: nodes, and the owners of each run of slots
     Map(Printed),
+    /// A node hands over what it has, and owns nothing until it is undrained
+    Drain {
+        /// The node, as `kubectl get nodes` has it
+        node: String,
+    },
+    /// A node serves again
+    Undrain {
+        /// The node, as `kubectl get nodes` has it
+        node: String,
+    },
     /// Writes a folder for whoever is to help: resources, map, Events, logs; no Secrets
     Report {
         /// The folder, which must not exist
@@ -90,6 +100,8 @@ async fn run(cli: Cli) -> Result<String, PluginError> {
         Command::Nodes(printed) => show(&asked, &[Kind::CacheNode], printed.into()).await,
         Command::Volumes(printed) => show(&asked, &[Kind::CacheVolume], printed.into()).await,
         Command::Map(printed) => map(&asked, printed.into()).await,
+        Command::Drain { node } => ask(&asked, &node, NodeRequest::Drain).await,
+        Command::Undrain { node } => ask(&asked, &node, NodeRequest::None).await,
         Command::Report { folder } => {
             let missing = report(&asked, &folder).await?;
             let missing: String = missing.iter().map(|line| format!("not in it: {line}\n")).collect();

@@ -1,6 +1,6 @@
 //! Nodes that come, are cordoned and drained by kubectl, and go.
 
-use larder_tests::harness::wait_until;
+use larder_tests::harness::{program, wait_until};
 
 use super::readers::Readers;
 use super::world::{PODS_WITHIN, World};
@@ -23,6 +23,21 @@ fn a_node_joins_by_its_label_and_leaves_by_it_and_cordons_change_nothing() {
     });
     wait_until(PODS_WITHIN, "and is counted", || counted(&world, "4/4"));
     readers.wait_for_progress(&world);
+
+    // Drained by people, and brought back.
+    let plugin = |arguments: &[&str]| world.kubectl().own(&program("kubectl-larder"), arguments).out();
+    assert!(plugin(&["drain", "n4"]).contains("fast.n4: Drain is asked for"));
+    let state = |world: &World| world.cache_node("n4")["status"].clone();
+    wait_until(PODS_WITHIN, "it owns nothing any more", || {
+        let status = state(&world);
+        status["state"] == "Gone" && status["slots"] == 0
+    });
+    readers.wait_for_progress(&world);
+    plugin(&["undrain", "n4"]);
+    wait_until(PODS_WITHIN, "it serves again", || {
+        let status = state(&world);
+        status["state"] == "Serving" && status["slots"].as_u64().is_some_and(|slots| slots > 1_000)
+    });
 
     let pod = world.agent_pod("n4");
     world.kubectl().run(&["drain", "n4", "--ignore-daemonsets", "--timeout=60s"]).out();

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
-use larder_crds::{CacheCluster, CacheNode};
+use larder_crds::{CacheCluster, CacheNode, NodeRequest};
 use larder_proto::map::NodeState;
 use serde_json::json;
 
@@ -145,32 +145,47 @@ fn full_name(object: &impl ResourceExt) -> String {
     format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }
 
+/// The nodes of a cluster that somebody asked to drain.
+fn drained(names: &Names, context: &Context) -> BTreeSet<String> {
+    let nodes = context.cache_nodes.state();
+    let nodes = nodes.iter().filter_map(|guarded| guarded.0.as_ref().ok());
+    let ours = nodes.filter(|node| {
+        node.namespace().as_deref() == Some(&names.namespace)
+            && node.spec.cluster_name == names.cluster
+            && node.spec.request == NodeRequest::Drain
+    });
+    ours.map(|node| node.spec.node_name.clone()).collect()
+}
+
 /// Nodes of the map that no pool chooses any more give their slots away; once their agent's pod is gone too they leave
-/// the map. Nobody leaves while fewer than minNodes nodes with stores would stay: their slots would have no owner.
+/// the map. Those that people drain give them away too, and stay in the map. Nobody leaves while no node with stores
+/// would stay: slots would have no owner.
 pub async fn retire(running: &Running, validated: &Validated, context: &Context) -> Result<(), ReconcileError> {
+    let asked = drained(&running.names, context);
     let chosen = |name: &larder_proto::ids::NodeName| validated.nodes.iter().find(|node| node.name == *name);
+    let stays = |name: &larder_proto::ids::NodeName| chosen(name).filter(|_| !asked.contains(name.as_str()));
     let nodes = running.authority.nodes();
-    let leaving: Vec<_> = nodes.iter().filter(|node| chosen(&node.name).is_none()).collect();
-    let back = nodes.iter().filter(|node| chosen(&node.name).is_some());
-    for node in back.filter(|node| matches!(node.state, NodeState::Draining | NodeState::Gone)) {
-        tracing::info!(node = %node.name, "a pool chooses it again");
+    let (back, leaving): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| stays(&node.name).is_some());
+    for node in back.iter().filter(|node| matches!(node.state, NodeState::Draining | NodeState::Gone)) {
+        tracing::info!(node = %node.name, "it is to serve again");
         running.authority.keep(&node.name);
     }
     if leaving.is_empty() {
         return Ok(());
     }
-    let stays =
-        nodes.iter().any(|node| node.state == NodeState::Serving && chosen(&node.name).is_some_and(|c| c.has_stores));
-    if !stays {
+    if !back.iter().any(|node| node.state == NodeState::Serving && stays(&node.name).is_some_and(|c| c.has_stores)) {
         tracing::warn!(cluster = running.names.cluster, "no node would stay: nobody leaves the map");
         return Ok(());
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &running.names.namespace);
     for node in leaving {
         if !matches!(node.state, NodeState::Draining | NodeState::Gone) {
-            tracing::info!(node = %node.name, "no pool chooses it any more: it gives its slots to others");
+            tracing::info!(node = %node.name, "it gives its slots to others");
             running.authority.retire(&node.name);
             continue;
+        }
+        if chosen(&node.name).is_some() {
+            continue; // It is drained, and its agent stays.
         }
         // Without its agent there is nothing that could be handed over.
         let there = ListParams::default()

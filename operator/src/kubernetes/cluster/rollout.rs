@@ -146,7 +146,13 @@ pub async fn advance(
         is_live && node.state == NodeState::Serving && Some(node.epoch) == epoch && node.unmet.is_empty()
     });
     let serving: Vec<&str> = serves.map(|node| node.name.as_str()).collect();
-    let chosen: Vec<&str> = validated.nodes.iter().map(|node| node.name.as_str()).collect();
+    // One that is drained serves nobody that must be waited for.
+    let is_drained = |name: &str| {
+        let found = reported.iter().find(|node| node.name.as_str() == name);
+        found.is_some_and(|node| matches!(node.state, NodeState::Draining | NodeState::Gone))
+    };
+    let chosen = validated.nodes.iter().map(|node| node.name.as_str());
+    let chosen: Vec<&str> = chosen.filter(|name| !is_drained(name)).collect();
     let decision = next(&pods, &chosen, &serving);
     if let Some(pod) = &decision.evict {
         tracing::info!(pod, cluster = running.names.cluster, "an outdated agent is replaced");
