@@ -132,8 +132,9 @@ impl Kubernetes {
     /// A file as the container sees it whose process's command line contains `words`.
     #[must_use]
     pub fn read_in_container(&self, name: &str, words: &str, file: &str) -> Option<String> {
-        let process = *self.processes(name, words).first()?;
-        std::fs::read_to_string(format!("/proc/{process}/root{file}")).ok()
+        // One may have been a child that is gone already; then another one is of the same container.
+        let read = |process: u32| std::fs::read_to_string(format!("/proc/{process}/root{file}")).ok();
+        self.processes(name, words).into_iter().find_map(read)
     }
 
     fn node(&mut self, name: &str) -> &mut Node {

@@ -117,7 +117,7 @@ impl Readers {
 /// A reader's file, line by line; a last line that is being written is left out.
 fn lines(world: &World, node: &str, file: &str) -> Vec<String> {
     // By the node's own files: the API server may be down.
-    let text = world.kubernetes.read_in_container(node, "sleep 0.05", &format!("/tmp/{file}")).unwrap_or_default();
+    let text = world.kubernetes.read_in_container(node, "while :; do", &format!("/tmp/{file}")).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(str::to_owned).collect()
 }
