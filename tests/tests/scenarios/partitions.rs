@@ -68,12 +68,12 @@ fn reads_go_on_while_packets_to_or_from_a_node_or_the_authority_are_lost() {
         let to = longest_during(&cluster, &all, &keys, |readers| {
             let _cut = Cut::to(n3);
             for_a_while(readers, Duration::from_secs(8));
-            assert!(Cut::dropped() > 10, "nobody asked n3");
+            assert!(Cut::dropped() > 0, "nobody asked n3");
         });
         let from = longest_during(&cluster, &all, &keys, |readers| {
             let _cut = Cut::from(n3);
             for_a_while(readers, Duration::from_secs(8));
-            assert!(Cut::dropped() > 10, "n3 answered nobody");
+            assert!(Cut::dropped() > 0, "n3 answered nobody");
         });
         let flapping = longest_during(&cluster, &all, &keys, |readers| {
             for _ in 0..5 {
@@ -87,7 +87,7 @@ fn reads_go_on_while_packets_to_or_from_a_node_or_the_authority_are_lost() {
             let port = authority_port(&cluster);
             let _cuts = (Cut::to(port), Cut::from(port));
             for_a_while(readers, Duration::from_secs(8));
-            assert!(Cut::dropped() > 3, "nobody reported");
+            assert!(Cut::dropped() > 0, "nobody reported");
         });
         println!(
             "the longest read while packets were lost: to n3 {to:?}, from n3 {from:?}, again and again {flapping:?}, to the authority {authority:?}"
