@@ -65,7 +65,9 @@ impl Mount {
         config.acl = SessionACL::All;
         config.n_threads = Some(process::cores().min(THREADS_MAX));
         backings.connect(device.try_clone()?);
-        Session::from_fd(door, device, SessionACL::All, config)?.spawn()
+        let session = Session::from_fd(door, device, SessionACL::All, config)?;
+        backings.probe();
+        session.spawn()
     }
 
     /// Whether the kernel still sends requests; not after somebody has unmounted it.

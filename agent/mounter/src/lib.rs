@@ -1,10 +1,12 @@
-//! What an agent and the mounter of its node say to each other, over a SOCK_SEQPACKET socket: one request, one reply.
+//! What an agent and the mounter of its node say to each other, over a SOCK_SEQPACKET socket: one request, one reply;
+//! and the mounts themselves, which an agent that is root makes with its own hands.
 //!
 //! The socket says who speaks: it lies in the cluster's folder below /run/larder, which only that cluster's agent has.
 //! Whoever holds the connection is the agent; the mounts it asked for end with it. Imports nothing of Larder.
 
 mod client;
 mod message;
+pub mod mounts;
 mod packet;
 
 pub use client::{Client, ClientError};

@@ -205,15 +205,21 @@ impl Passthrough {
 impl Inner {
     fn refuse(&self, why: Refusal) -> Mode {
         self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
-        if let Some(lasting) = why.lasting()
-            && self.lasting.set(lasting).is_ok()
-        {
-            tracing::info!(reason = why.as_str(), "files are read through the agent: passthrough isn't to be had");
+        if let Some(lasting) = why.lasting() {
+            self.lacks(lasting);
         }
         if why == Refusal::Stacked {
             self.stacked_too_deep.store(true, Ordering::Relaxed);
         }
         Mode::Cached
+    }
+
+    /// Says once what stands in the way until the agent is started anew.
+    fn lacks(&self, lasting: Standing) {
+        if self.lasting.set(lasting).is_ok() {
+            let reason = lasting.refusal().as_str();
+            tracing::info!(reason, "files are read through the agent: passthrough isn't to be had");
+        }
     }
 
     /// Reads the object back in the background, so that a later open can pass it.
@@ -273,7 +279,20 @@ impl Connection {
 
     /// The kernel said at the beginning that it can't.
     pub(super) fn unsupported(&self) {
-        let _lasting = self.inner.lasting.set(Standing::Kernel);
+        self.inner.lacks(Standing::Kernel);
+    }
+
+    /// Asks the kernel whether it takes files at all, once the mount has begun, so that the node's status is right
+    /// before anybody opens one. It checks the capability before it looks at the descriptor, and the mount's own device
+    /// is none that it can use.
+    pub(super) fn probe(&self) {
+        let Some(device) = self.device.get() else { return };
+        match fuser::BackingId::create_raw(device.as_ref(), device.as_ref()) {
+            // Linux 6.9 takes anything that can be read.
+            Ok(id) => close_backing(device, id),
+            Err(error) if Refusal::of(&error) == Refusal::Capability => self.inner.lacks(Standing::Capability),
+            Err(_) => (),
+        }
     }
 
     /// A handle was opened that the kernel reads past us.

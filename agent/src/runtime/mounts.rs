@@ -1,38 +1,18 @@
-//! FUSE mounts of this process: made, tuned, found and taken away by system calls only, or by the node's mounter where
-//! this process may not.
-//!
-//! Nothing here touches a mount (no stat, no open below it): a FUSE mount whose agent is this process, or is gone,
-//! would block. What is mounted where is read from /proc/self/mountinfo; no helper program is run.
+//! FUSE mounts of this process: by its own hands, or by the node's mounter where this process may not.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_mounter::Client;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use larder_mounter::{Client, mounts};
 
-/// What `mount` shows as the file system's type.
-const KIND: &str = "fuse.larder";
-
-/// The largest read the kernel sends.
-const READ_BYTES_MAX: u32 = 1024 * 1024;
+pub use larder_mounter::mounts::{Mounted, is_ours, mounted, mounted_at, unmount};
 
 /// What statfs says of an overlay (OVERLAYFS_SUPER_MAGIC of linux/magic.h).
 const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
-
-/// One line of mountinfo.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mounted {
-    /// `major:minor` of the file system, as /sys/class/bdi names it.
-    pub device: String,
-    /// Where it is mounted.
-    pub at: PathBuf,
-    /// The file system's type, `fuse.larder` for ours.
-    pub kind: String,
-}
 
 /// Who mounts: this process, if it is root, or the node's mounter.
 #[derive(Clone)]
@@ -55,7 +35,7 @@ impl Hands {
     /// Mounts at `at`; the kernel's first request is waiting on the connection.
     pub fn mount(&self, at: &Path) -> io::Result<OwnedFd> {
         match self {
-            Self::Own => mount_fuse(at),
+            Self::Own => mounts::make(at),
             Self::Mounter(mounter) => Ok(mounter.mount(name_of(at)?)?),
         }
     }
@@ -71,7 +51,7 @@ impl Hands {
     /// How far the kernel reads ahead.
     pub fn set_read_ahead(&self, at: &Path, bytes: u64) -> io::Result<()> {
         match self {
-            Self::Own => set_read_ahead(at, bytes),
+            Self::Own => mounts::set_read_ahead(&mounted_at(at)?.ok_or(io::ErrorKind::NotFound)?, bytes),
             Self::Mounter(mounter) => Ok(mounter.read_ahead(name_of(at)?, bytes)?),
         }
     }
@@ -89,21 +69,6 @@ fn name_of(at: &Path) -> io::Result<&str> {
     at.file_name().and_then(|name| name.to_str()).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// Everything that is mounted in this process's namespace, in order of mounting.
-pub fn mounted() -> io::Result<Vec<Mounted>> {
-    Ok(parse_mountinfo(&fs::read_to_string("/proc/self/mountinfo")?))
-}
-
-/// What lies on top at `at`, if anything is mounted exactly there.
-pub fn mounted_at(at: &Path) -> io::Result<Option<Mounted>> {
-    Ok(mounted()?.into_iter().rfind(|mount| mount.at == at))
-}
-
-/// Whether a mount is one of ours, alive or left behind by an agent that died.
-pub fn is_ours(mount: &Mounted) -> bool {
-    mount.kind == KIND
-}
-
 /// Whether there is a FUSE device.
 pub fn has_device() -> bool {
     Path::new("/dev/fuse").exists()
@@ -116,92 +81,7 @@ pub fn remove_mount_point(at: &Path) {
     }
 }
 
-/// Mounts a new read-only FUSE file system at `at` and returns its connection; the kernel's first request (INIT) is
-/// waiting on it. Needs root and /dev/fuse. The caller unmounts.
-fn mount_fuse(at: &Path) -> io::Result<OwnedFd> {
-    let device: OwnedFd = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse")?.into();
-    let options = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read={READ_BYTES_MAX}",
-        device.as_raw_fd()
-    );
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME | MsFlags::MS_RDONLY;
-    mount(Some("larder"), at, Some(KIND), flags, Some(options.as_str()))?;
-    Ok(device)
-}
-
-/// Takes the topmost mount at `at` away, at once for new users; those who have files open keep them until they close
-/// them or the connection ends. Links in the last component aren't followed.
-pub fn unmount(at: &Path) -> io::Result<()> {
-    Ok(umount2(at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?)
-}
-
 /// Whether the file system that holds `path` lies on another one (an overlay).
 pub fn is_stacked(path: &Path) -> io::Result<bool> {
     Ok(rustix::fs::statfs(path)?.f_type == OVERLAY)
-}
-
-/// Sets how far the kernel reads ahead on the mount at `at`. INIT can't go above 128 KiB; only this can.
-fn set_read_ahead(at: &Path, bytes: u64) -> io::Result<()> {
-    let mount = mounted_at(at)?.ok_or(io::ErrorKind::NotFound)?;
-    fs::write(format!("/sys/class/bdi/{}/read_ahead_kb", mount.device), (bytes / 1024).to_string())
-}
-
-fn parse_mountinfo(text: &str) -> Vec<Mounted> {
-    text.lines().filter_map(parse_line).collect()
-}
-
-/// `id parent major:minor root mount-point options... - type source super-options` (proc(5)).
-fn parse_line(line: &str) -> Option<Mounted> {
-    let (head, tail) = line.split_once(" - ")?;
-    let mut fields = head.split(' ').skip(2);
-    let device = fields.next()?.to_owned();
-    let at = unescape(fields.nth(1)?);
-    let kind = tail.split(' ').next()?.to_owned();
-    Some(Mounted { device, at, kind })
-}
-
-/// Space, tab, newline and backslash are written as `\` and three octal digits.
-fn unescape(field: &str) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let octal = (*first == b'\\')
-            .then(|| tail.get(..3))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 8).ok()));
-        match octal {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(bytes).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mountinfo_is_read_with_its_escapes() {
-        let text = "\
-22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
-97 22 0:54 / /d/my\\040mnt/data ro,nosuid,nodev,noatime - fuse.larder larder ro,user_id=0\n";
-        let mounts = parse_mountinfo(text);
-        assert_eq!(mounts.len(), 2);
-        let ours = &mounts[1];
-        assert_eq!((ours.device.as_str(), ours.at.as_path()), ("0:54", Path::new("/d/my mnt/data")));
-        assert!(is_ours(ours) && !is_ours(&mounts[0]));
-    }
-
-    #[test]
-    fn foreign_lines_are_left_out() {
-        assert_eq!(parse_mountinfo("\n1 2\nx y - z\n"), Vec::new());
-    }
 }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::mount::MntFlags;
+use larder_mounter::mounts;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -18,40 +18,19 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the kernel may take to end a killed agent; one that waits for a hung disk takes as long as the disk.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The type that agents mount with.
-const MOUNT_TYPE: &str = "fuse.larder";
-
 /// Larder's mounts below `root`, innermost first. Whatever else is mounted there is the user's.
 pub fn mounts_below(root: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let ours = |line: &&str| line.split_once(" - ").is_some_and(|(_, rest)| rest.split(' ').next() == Some(MOUNT_TYPE));
-    let below = |mount: &PathBuf| mount != root && mount.starts_with(root);
-    let mut mounts: Vec<PathBuf> = text.lines().filter(ours).filter_map(mount_point).filter(below).collect();
+    let ours = mounts::mounted()?.into_iter().filter(mounts::is_ours).map(|mount| mount.at);
+    let mut mounts: Vec<PathBuf> = ours.filter(|at| at != root && at.starts_with(root)).collect();
     mounts.sort_by_key(|mount| std::cmp::Reverse(mount.components().count()));
     Ok(mounts)
-}
-
-/// The fifth field of a mountinfo line; `\040` and the like are octal escapes (proc(5)).
-fn mount_point(line: &str) -> Option<PathBuf> {
-    let field = line.split(' ').nth(4)?;
-    let mut path = Vec::with_capacity(field.len());
-    let mut bytes = field.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'\\' {
-            path.push(byte);
-            continue;
-        }
-        let digits: Vec<u8> = bytes.by_ref().take(3).collect();
-        path.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 8).ok()?);
-    }
-    String::from_utf8(path).ok().map(PathBuf::from)
 }
 
 /// Unmounts everything below `root`; returns what was unmounted.
 pub fn unmount_below(root: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mounts = mounts_below(root)?;
     for mount in &mounts {
-        nix::mount::umount2(mount, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+        mounts::unmount(mount)?;
     }
     Ok(mounts)
 }
@@ -129,13 +108,6 @@ pub fn stop_agents_below(root: &Path) -> std::io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mount_points_are_unescaped() {
-        let line = r"36 35 98:0 / /var/lib/a\040b/mnt rw,noatime - fuse.larder larder rw";
-        assert_eq!(mount_point(line), Some(PathBuf::from("/var/lib/a b/mnt")));
-        assert_eq!(mount_point("36 35"), None);
-    }
 
     #[test]
     fn only_agents_of_this_folder_are_ours() {

@@ -1,6 +1,8 @@
 //! From nothing to a pod that reads.
 
-use larder_tests::harness::{program, sha256};
+use std::time::Duration;
+
+use larder_tests::harness::{program, sha256, wait_until};
 use larder_tests::stub::pattern;
 use serde_json::Value;
 
@@ -23,12 +25,20 @@ fn installed_fresh_pods_on_every_node_read_what_the_bucket_has() {
             assert_eq!(world.sha256_in(&pod, &format!("/data/models/{name}")), sha256(&wanted), "{name} on {node}");
         }
     }
+    agents_without_rights_say_that_the_kernel_takes_no_files(&world);
     for kind in ["cc", "cv", "cn"] {
         println!("{}", world.kubectl().run(&["get", kind, "-o", "wide"]).out());
     }
     applying_twice_changes_nothing(&world);
     kubectl_says_what_people_ask(&world);
     the_plugin_says_the_rest(&world);
+}
+
+fn agents_without_rights_say_that_the_kernel_takes_no_files(world: &World) {
+    wait_until(Duration::from_secs(60), "every node's status has the reason", || {
+        let query = "-o=jsonpath={.items[*].status.passthrough}";
+        world.kubectl().run(&["get", "cn", query]).out() == ["NoCapability"; 3].join(" ")
+    });
 }
 
 fn applying_twice_changes_nothing(world: &World) {
@@ -64,7 +74,7 @@ fn applying_twice_changes_nothing(world: &World) {
     }
     // Everything is applied anew after a change of something else.
     world.kubectl().run(&["label", "node", "n1", "touched=yes"]).out();
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(5));
     assert_eq!((generations(), versions()), before);
 }
 

@@ -133,7 +133,7 @@ impl Session<'_> {
             mounts::take_away(&at)?;
         }
         make(&at, 0o755)?;
-        let connection = mounts::make(&at)?;
+        let connection = larder_mounter::mounts::make(&at)?;
         self.mounted.retain(|mounted| *mounted != at);
         self.mounted.push(at);
         Ok(connection)
