@@ -16,12 +16,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
 
 use crate::runtime::Runtime;
+use crate::runtime::crowd::Crowd;
 use crate::runtime::net::PlainListener;
 
-/// Connections per listener; further ones wait in the kernel's queue. A scraper and a few people need far fewer.
+/// Connections per listener; for a further one, the one that is there longest is closed. A scraper and a few people
+/// need far fewer.
 const CONNECTIONS_MAX: usize = 32;
 
 /// A client that sends no head in this time is dropped.
@@ -88,16 +89,15 @@ impl Bound {
     /// Answers until shutdown.
     pub fn serve(self, runtime: &Runtime, sources: Arc<dyn Sources>) {
         if let Some(network) = self.network {
-            runtime.tasks.spawn(accept(runtime.clone(), network, sources.clone(), Audience::Network));
+            runtime.tasks.spawn(accept(network, sources.clone(), Audience::Network));
         }
-        runtime.tasks.spawn(accept(runtime.clone(), self.machine, sources, Audience::Machine));
+        runtime.tasks.spawn(accept(self.machine, sources, Audience::Machine));
     }
 }
 
-async fn accept(runtime: Runtime, mut listener: Box<dyn PlainListener>, sources: Arc<dyn Sources>, audience: Audience) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn accept(mut listener: Box<dyn PlainListener>, sources: Arc<dyn Sources>, audience: Audience) {
+    let mut crowd = Crowd::new(CONNECTIONS_MAX);
     loop {
-        let place = places.clone().acquire_owned().await.expect("never closed");
         let stream = match listener.accept().await {
             Ok(stream) => stream,
             Err(error) => {
@@ -107,7 +107,7 @@ async fn accept(runtime: Runtime, mut listener: Box<dyn PlainListener>, sources:
             }
         };
         let sources = sources.clone();
-        runtime.tasks.spawn(async move {
+        crowd.admit(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 let answer = answer(sources.as_ref(), audience, request.method(), request.uri().path());
                 async move { Ok::<_, Infallible>(answer) }
@@ -120,7 +120,6 @@ async fn accept(runtime: Runtime, mut listener: Box<dyn PlainListener>, sources:
             if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_LIFE, connection).await {
                 tracing::debug!(%error, "an admin connection ended early");
             }
-            drop(place);
         });
     }
 }

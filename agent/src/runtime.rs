@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 pub mod circuit;
 pub mod clock;
+pub mod crowd;
 pub mod disk;
 pub mod mounts;
 pub mod net;

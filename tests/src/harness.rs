@@ -8,6 +8,7 @@
 mod artifacts;
 mod builder;
 mod cluster;
+mod disks;
 mod metrics;
 mod network;
 mod nodes;
@@ -22,6 +23,7 @@ mod words;
 
 pub use builder::{ClusterBuilder, VolumeSpec};
 pub use cluster::Cluster;
+pub use disks::Disk;
 pub use metrics::Metrics;
 pub use network::{Cut, in_network_of_its_own};
 pub use patience::{MINUTE, SOON, wait_for, wait_until, within};

@@ -9,8 +9,10 @@ mod scenarios {
     mod bad_origins;
     mod bytes;
     mod changes;
+    mod crowds;
     mod deaths;
     mod directories;
+    mod disks;
     mod docs_true;
     mod drains;
     mod flights;

@@ -181,6 +181,7 @@ impl Sources {
             Sample::new(M::Handshakes, &["refused_identity"], get(&shaken.refused_identity)),
             Sample::new(M::Handshakes, &["failed"], get(&shaken.failed)),
             Sample::new(M::Handshakes, &["timed_out"], get(&shaken.timed_out)),
+            Sample::new(M::Handshakes, &["crowded_out"], get(&shaken.crowded_out)),
             Sample::new(M::Handshakes, &["too_early"], get(&shaken.too_early)),
         ]);
     }

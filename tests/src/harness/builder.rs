@@ -120,6 +120,7 @@ pub struct ClusterBuilder {
     pub(super) up_args: Vec<String>,
     pub(super) descriptors: Option<u64>,
     pub(super) cgroup: Option<PathBuf>,
+    pub(super) disks: Vec<(String, u64)>,
     pub(super) company: Company,
 }
 
@@ -137,6 +138,7 @@ impl ClusterBuilder {
             up_args: Vec::new(),
             descriptors: None,
             cgroup: None,
+            disks: Vec::new(),
             company: Company::Others,
         }
     }
@@ -198,6 +200,12 @@ impl ClusterBuilder {
     /// A cgroup that all its processes are in; as the test otherwise.
     pub fn cgroup(mut self, group: &Path) -> ClusterBuilder {
         self.cgroup = Some(group.to_owned());
+        self
+    }
+
+    /// A node's store is on a disk of its own, of so many MiB. Needs root, and mkfs.ext4.
+    pub fn disk(mut self, node: &str, mebibytes: u64) -> ClusterBuilder {
+        self.disks.push((node.to_owned(), mebibytes));
         self
     }
 

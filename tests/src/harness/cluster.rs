@@ -1,5 +1,6 @@
 //! A running cluster.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::builder::ClusterBuilder;
+use super::disks::Disk;
 use super::nodes::Node;
 use super::patience::{MINUTE, SOON, wait_for, wait_until};
 use super::programs::larder_program;
@@ -25,9 +27,11 @@ use super::turns::{self, Turn};
 #[derive(Debug)]
 pub struct Cluster {
     name: String,
-    folder: TempDir,
     pub(super) spec: ClusterBuilder,
     up: Option<Child>,
+    // Before the folder that they are in.
+    disks: BTreeMap<String, Disk>,
+    folder: TempDir,
     _turn: Turn,
 }
 
@@ -42,7 +46,12 @@ impl Cluster {
         // Not in target/: a Unix socket's path has at most 107 bytes. Not in /tmp: that may be memory.
         let folder = tempfile::Builder::new().prefix("larder-").tempdir_in("/var/tmp").expect("a folder in /var/tmp");
         let name = std::thread::current().name().unwrap_or("unnamed").to_owned();
-        let mut cluster = Cluster { name, folder, spec, up: None, _turn: turn };
+        let disk = |(node, mebibytes): &(String, u64)| {
+            let image = folder.path().join(format!("{node}.image"));
+            (node.clone(), Disk::new(&image, &folder.path().join(format!("c/{node}/d0")), *mebibytes))
+        };
+        let disks = spec.disks.iter().map(disk).collect();
+        let mut cluster = Cluster { name, folder, spec, up: None, disks, _turn: turn };
         cluster.up();
         cluster
     }
@@ -207,6 +216,11 @@ impl Cluster {
     /// The process of a node's agent.
     pub fn agent_pid(&self, node: &str) -> i32 {
         self.node(node).pid()
+    }
+
+    /// The disk of a node that has one of its own.
+    pub fn disk(&self, node: &str) -> &Disk {
+        &self.disks[node]
     }
 
     /// The folder of a node.

@@ -11,10 +11,11 @@ use nix::unistd::Pid;
 
 use super::patience::SOON;
 
-/// Mount points below `dir`, the last mounted first.
+/// Larder's mount points below `dir`, the last mounted first.
 pub fn mounts_below(dir: &Path) -> Vec<PathBuf> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").expect("Linux lists its mounts");
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let ours = table.lines().filter(|line| line.contains(" - fuse.larder "));
+    let points = ours.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
     let mut points: Vec<PathBuf> = points.filter(|point| point.starts_with(dir)).collect();
     points.reverse();
     points

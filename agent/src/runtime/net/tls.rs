@@ -65,6 +65,8 @@ pub struct TlsCounts {
     pub failed: AtomicU64,
     /// Handshakes that took longer than their deadline.
     pub timed_out: AtomicU64,
+    /// Handshakes that were given up because too many others began.
+    pub crowded_out: AtomicU64,
     /// Connections that came before we had a certificate.
     pub too_early: AtomicU64,
 }

@@ -10,15 +10,19 @@ use async_trait::async_trait;
 use larder_proto::identity::identity_of;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::wide::Wide;
 use super::{BYTES, BoxIo, CONTROL, Configured, Identity, Lane, Listener, TlsAcceptor, TlsCounts, WRITE_BYTES};
+use crate::runtime::crowd::Crowd;
 
-/// Handshakes under way; who comes beyond them waits in the kernel's queue.
-const PENDING_MAX: usize = 64;
+/// Handshakes under way; for who comes beyond them, the one that takes longest is given up.
+const PENDING_MAX: usize = 256;
+
+/// Peers whose identity was checked and who aren't served yet; further ones wait as if their handshake took longer.
+const ACCEPTED_MAX: usize = 64;
 
 /// A handshake is two round trips and a signature on each side.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -42,7 +46,7 @@ impl TlsListener {
         counts: Arc<TlsCounts>,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let (sender, accepted) = mpsc::channel(PENDING_MAX);
+        let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
         let accepting = tokio::spawn(accept(listener, current, counts, sender)).abort_handle();
         Ok(Self { accepted, address, accepting })
     }
@@ -71,23 +75,22 @@ async fn accept(
     counts: Arc<TlsCounts>,
     sender: mpsc::Sender<Accepted>,
 ) {
-    let mut pending = JoinSet::new();
+    let mut pending = Crowd::new(PENDING_MAX);
     loop {
-        while pending.try_join_next().is_some() {}
-        if pending.len() >= PENDING_MAX {
-            pending.join_next().await;
-        }
         let Ok((tcp, _)) = listener.accept().await else {
             sleep(BREATH).await;
             continue;
         };
-        let (config, counts, sender) = (current.load_full(), counts.clone(), sender.clone());
-        pending.spawn(async move {
-            if let Some(accepted) = shake(tcp, &config, &counts).await {
+        let (config, of_one, sender) = (current.load_full(), counts.clone(), sender.clone());
+        let crowded = pending.admit(async move {
+            if let Some(accepted) = shake(tcp, &config, &of_one).await {
                 // Nobody listens any more: the connection is dropped with everything else.
                 let _ = sender.send(accepted).await;
             }
         });
+        if crowded {
+            TlsCounts::count(&counts.crowded_out);
+        }
     }
 }
 
