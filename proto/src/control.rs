@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::error::ErrorKind;
 use crate::ids::{Epoch, NodeId, NodeName, StoreId, VolumeId};
 use crate::limits::{
-    ADDRESSES_MAX, DOMAIN_BYTES_MAX, EPOCH_MAX, NODES_MAX, STORE_NAME_BYTES_MAX, STORES_MAX, VOLUMES_MAX,
+    ADDRESSES_MAX, DOMAIN_BYTES_MAX, EPOCH_MAX, NODES_MAX, STORE_NAME_BYTES_MAX, STORES_MAX, TRUST_ANCHORS_MAX, VOLUMES_MAX,
 };
 use crate::map::Ports;
 use crate::volume::Volume;
@@ -40,6 +40,8 @@ pub enum Field {
     Unreachable,
     /// The list of nodes that were not reached yet.
     Unmet,
+    /// The list of CA certificates.
+    Trusted,
     /// A node's name, or the list of nodes.
     Node,
     /// A volume's id.
@@ -162,7 +164,14 @@ pub struct NodeReport {
     pub passthrough: Option<Passthrough>,
     /// How far it has handed what it has to whom the map gives it.
     pub offers: OffersReport,
+    /// The epoch of a stored map that no CA in its trust signed; 0 = none. Epochs go on above it.
+    pub former_epoch: Epoch,
+    /// The CA certificates that it trusts now.
+    pub trusted: Vec<AnchorDigest>,
 }
+
+/// Names a CA certificate: the first 8 bytes of the SHA-256 of its DER.
+pub type AnchorDigest = [u8; 8];
 
 /// How far a node has offered what it has to its owners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -232,12 +241,13 @@ pub fn whereabouts_message<'a>(nodes: impl IntoIterator<Item = &'a NodeAddress>)
 impl NodeReport {
     /// The report of a message.
     pub fn parse(from: message::Report) -> Result<Self, BadMessage> {
-        if Epoch(from.epoch.max(from.settled_epoch)) >= EPOCH_MAX {
+        if Epoch(from.epoch.max(from.settled_epoch).max(from.former_epoch)) >= EPOCH_MAX {
             return Err(BadMessage(Field::Epoch));
         }
         bounded(&from.stores, STORES_MAX, Field::Store)?;
         bounded(&from.unreachable, NODES_MAX, Field::Unreachable)?;
         bounded(&from.unmet, NODES_MAX, Field::Unmet)?;
+        bounded(&from.trusted, TRUST_ANCHORS_MAX, Field::Trusted)?;
         bounded(&from.volumes, VOLUMES_MAX, Field::Volume)?;
         if from.domain.len() > DOMAIN_BYTES_MAX {
             return Err(BadMessage(Field::Domain));
@@ -261,6 +271,8 @@ impl NodeReport {
                 all: from.offers,
                 done: from.offered,
             },
+            former_epoch: Epoch(from.former_epoch),
+            trusted: from.trusted.iter().map(|digest| parse_digest(digest)).collect::<Result<_, _>>()?,
         })
     }
 
@@ -281,6 +293,8 @@ impl NodeReport {
             copies_lacking: self.offers.lacking,
             offers: self.offers.all,
             offered: self.offers.done,
+            former_epoch: self.former_epoch.0,
+            trusted: self.trusted.iter().map(|digest| digest.to_vec().into()).collect(),
         }
     }
 }
@@ -294,6 +308,10 @@ pub fn parse_volumes(from: message::Volumes) -> Result<Vec<Volume>, BadMessage> 
 /// The message that says them. Holds their credentials: for the stream only.
 pub fn volumes_message<'a>(volumes: impl IntoIterator<Item = &'a Volume>) -> message::Volumes {
     message::Volumes { volumes: volumes.into_iter().map(volumes::message).collect() }
+}
+
+fn parse_digest(from: &[u8]) -> Result<AnchorDigest, BadMessage> {
+    from.try_into().map_err(|_| BadMessage(Field::Trusted))
 }
 
 fn bounded<T>(list: &[T], max: usize, field: Field) -> Result<(), BadMessage> {

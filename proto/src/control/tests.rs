@@ -35,6 +35,8 @@ fn report() -> NodeReport {
         unmet: vec![NodeId(5)],
         passthrough: Some(Passthrough::NoDescriptors),
         offers: OffersReport { settled: Epoch(6), lacking: 2, all: 10, done: 4 },
+        former_epoch: Epoch(5),
+        trusted: vec![[1; 8], [2; 8]],
     }
 }
 
@@ -47,6 +49,20 @@ fn offers_have_their_fields() {
     assert_eq!(fields, [11 << 3, 6, 12 << 3, 2, 13 << 3, 10, 14 << 3, 4]);
     let huge = message::Report { settled_epoch: u64::MAX, ..report().to_message() };
     assert_eq!(NodeReport::parse(huge), Err(BadMessage(Field::Epoch)));
+}
+
+#[test]
+fn the_former_epoch_and_the_trusted_have_their_fields() {
+    use prost::Message as _;
+    let said = NodeReport { former_epoch: Epoch(5), trusted: vec![[7; 8]], ..NodeReport::default() };
+    let fields = message::Report { ports: None, ..said.to_message() }.encode_to_vec();
+    assert_eq!(fields, [&[15 << 3, 5, 0x82, 1, 8][..], &[7; 8]].concat());
+    let huge = message::Report { former_epoch: u64::MAX, ..report().to_message() };
+    assert_eq!(NodeReport::parse(huge), Err(BadMessage(Field::Epoch)));
+    for trusted in [vec![vec![1; 7].into()], vec![vec![1; 8].into(); TRUST_ANCHORS_MAX + 1]] {
+        let bad = message::Report { trusted, ..report().to_message() };
+        assert_eq!(NodeReport::parse(bad), Err(BadMessage(Field::Trusted)));
+    }
 }
 
 #[test]

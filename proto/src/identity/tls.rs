@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use ::aws_lc_rs::digest::{SHA256, digest as aws_lc_rs_digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -16,6 +17,7 @@ use rustls::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use crate::control::AnchorDigest;
 use crate::identity::Identity;
 use crate::ids::ClusterId;
 use crate::limits::TRUST_ANCHORS_MAX;
@@ -46,6 +48,7 @@ pub enum NoIdentity {
 pub struct Trust {
     roots: Arc<RootCertStore>,
     keys: TrustedKeys,
+    digests: Arc<[AnchorDigest]>,
 }
 
 impl Trust {
@@ -65,18 +68,29 @@ impl Trust {
         }
         let mut roots = RootCertStore::empty();
         let mut keys = Vec::new();
+        let digests = certificates.iter().map(digest).collect();
         for certificate in certificates {
             roots.add(certificate.clone()).map_err(|_| NoIdentity::Encoding)?;
             let parsed = ParsedCertificate::try_from(certificate).map_err(|_| NoIdentity::Encoding)?;
             keys.push(parsed.subject_public_key_info().to_vec());
         }
-        Ok(Self { roots: Arc::new(roots), keys: TrustedKeys::from_spkis(keys) })
+        Ok(Self { roots: Arc::new(roots), keys: TrustedKeys::from_spkis(keys), digests })
     }
 
     /// The CAs' keys, which sign maps.
     pub fn keys(&self) -> &TrustedKeys {
         &self.keys
     }
+
+    /// What names the CA certificates, in their order.
+    pub fn digests(&self) -> &[AnchorDigest] {
+        &self.digests
+    }
+}
+
+fn digest(certificate: &CertificateDer<'_>) -> AnchorDigest {
+    let whole = aws_lc_rs_digest(&SHA256, certificate);
+    whole.as_ref().first_chunk().copied().expect("SHA-256 has 32 bytes")
 }
 
 impl std::fmt::Debug for Trust {

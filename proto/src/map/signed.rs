@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use super::packed::{pack, unpack};
 use super::{ClusterMap, Field, MapError};
+use crate::ids::{ClusterId, Epoch};
 use crate::limits::{MAP_BYTES_MAX, SIGNATURE_BYTES_MAX, TRUST_ANCHORS_MAX};
 
 const MAGIC: &[u8; 5] = b"LMAP\x02";
@@ -88,6 +89,12 @@ impl SignedMap {
     pub fn verify(&self, keys: &TrustedKeys) -> Result<ClusterMap, MapError> {
         check_signature(&self.payload, &self.signature, keys)?;
         ClusterMap::decode(&self.payload)
+    }
+
+    /// Whose it is and how old, by its own word: nobody has looked at the signature. Good for nothing but a floor.
+    pub fn claims(&self) -> Result<(ClusterId, Epoch), MapError> {
+        let map = ClusterMap::decode(&self.payload)?;
+        Ok((map.cluster(), map.epoch()))
     }
 
     /// The bytes for a wire or a disk.
