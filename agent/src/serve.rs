@@ -29,6 +29,7 @@ mod parts;
 mod ports;
 mod refuse;
 mod report;
+mod trust;
 
 pub use refuse::StartError;
 
@@ -94,6 +95,7 @@ async fn assemble(config: Config, prepared: Prepared) -> Result<Node, StartError
     let reporter = Reporter::new(&config, (own, ports.admin, meeting), &parts, mounts.trees());
     let authority = converse(&config, trust, identity, &parts, reporter).await;
     runtime.tasks.spawn(forward_volumes(authority.volumes(), volumes_in));
+    runtime.tasks.spawn(trust::follow(runtime.clone(), config.trust.clone(), authority));
     let (origins, volumes) = (parts.origins.clone(), parts.ground.volumes.clone());
     runtime.tasks.spawn(probe(runtime.clone(), origins, volumes, news));
     mounts.start(parts.ground.volumes.clone(), parts.ground.map.changed());
@@ -130,7 +132,7 @@ async fn converse(
         address: config.authority.clone(),
         cluster: config.cluster,
         name: config.node.clone(),
-        trust: trust.clone(),
+        trust,
         token: config.token.clone(),
         state: config.state.clone(),
     };
@@ -138,7 +140,7 @@ async fn converse(
     let hooks = Hooks {
         news: reporter.news(),
         report: Box::new(move || reporter.report()),
-        install: Box::new(move |identity| net.replace(credentials(cluster, &trust, Some(identity)))),
+        install: Box::new(move |identity, trust| net.replace(credentials(cluster, trust, identity))),
     };
     let Ground { runtime, map, .. } = &parts.ground;
     AuthorityClient::start(runtime.clone(), options, map.clone(), identity, hooks).await

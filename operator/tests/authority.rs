@@ -130,17 +130,13 @@ impl Agent {
         let net = Arc::new(net);
         let runtime = Runtime::real(net.clone());
         let wall_ms = runtime.clock.wall_ms();
-        let identity = NodeIdentity::load(runtime.disk.as_ref(), state, &own, &trust, wall_ms).expect("usable");
-        let install = {
-            let trust = trust.clone();
-            move |identity: &NodeIdentity| {
-                let own = Some((identity.chain(), identity.key()));
-                net.replace(Credentials { cluster: cluster(), trust: trust.clone(), own })
-            }
+        // One that another CA signed is none.
+        let identity = NodeIdentity::load(runtime.disk.as_ref(), state, &own, &trust, wall_ms).unwrap_or_default();
+        let install = move |identity: Option<&NodeIdentity>, trust: &Trust| {
+            let own = identity.map(|identity| (identity.chain(), identity.key()));
+            net.replace(Credentials { cluster: cluster(), trust: trust.clone(), own })
         };
-        if let Some(identity) = &identity {
-            install(identity).expect("its own key");
-        }
+        install(identity.as_ref(), &trust).expect("its own key");
         let map = MapHolder::open(&runtime, state, cluster(), name(node), trust.keys().clone()).await;
         let options = AgentOptions {
             address: authority.to_string().into(),
@@ -224,6 +220,41 @@ async fn agents_join_miss_a_silent_one_and_outlive_the_authority() {
     assert_eq!(n3.client.counts().joins, 0, "the stored certificate was good enough");
     assert_eq!(n1.map.counts().forged + n1.map.counts().foreign + n1.map.counts().malformed, 0);
     for agent in [n1, n2, n3] {
+        agent.stop().await;
+    }
+    authority.stop().await;
+}
+
+/// The same cluster made again has a new CA; its agents hold maps of the former one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_is_made_again_goes_on_above_the_epochs_that_its_agents_hold() {
+    let world = World::new();
+    let authority = world.authority("127.0.0.1:0").await;
+    let at = authority.address();
+    let mut agents = Vec::new();
+    for node in ["n1", "n2", "n3"] {
+        agents.push(world.agent(node, node, at).await);
+    }
+    until("all adopt the first map", || agents.iter().all(|a| a.map.epoch() == Epoch(1)).then_some(())).await;
+    // Another epoch, which n3 never sees.
+    agents.remove(2).stop().await;
+    until("n3 is suspect", || agents.iter().all(|a| a.map.epoch() == Epoch(2)).then_some(())).await;
+    for agent in agents.drain(..) {
+        agent.stop().await;
+    }
+    authority.stop().await;
+
+    std::fs::remove_dir_all(world.path("authority")).expect("removed");
+    let authority = world.authority("127.0.0.1:0").await;
+    for node in ["n3", "n2", "n1"] {
+        agents.push(world.agent(node, node, authority.address()).await);
+    }
+    let all = || agents.iter().all(|agent| agent.map.epoch() == Epoch(3));
+    until("all adopt a map above what any of them held", || all().then_some(())).await;
+    let former: Vec<Epoch> = agents.iter().map(|agent| agent.map.former_epoch()).collect();
+    assert_eq!(former, [Epoch(1), Epoch(2), Epoch(2)]);
+    assert!(agents.iter().all(|agent| agent.client.counts().joins == 1), "and have new certificates");
+    for agent in agents {
         agent.stop().await;
     }
     authority.stop().await;

@@ -3,7 +3,7 @@
 //! Certificate and volumes are kept in the state folder and used while the authority is away; so is the map, by its
 //! holder. Reconnects back off from 0.2 to 5 s with jitter. A session reports each second and carries directives back;
 //! a directive that can't be what it says ends the session. A refused identity (the authority forgot us, the
-//! certificate ran out) leads to a new join.
+//! certificate ran out, another CA signs now) leads to a new join. Whom the agent trusts may change while it talks.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use larder_proto::control::{BadMessage, NodeReport};
 use larder_proto::identity::{Identity, Trust};
 use larder_proto::ids::{ClusterId, NodeName, VolumeId};
 use larder_proto::volume::Volume;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
@@ -42,7 +44,7 @@ pub struct AuthorityOptions {
     pub cluster: ClusterId,
     /// This node.
     pub name: NodeName,
-    /// Whose signatures are believed.
+    /// Whose signatures are believed at first.
     pub trust: Trust,
     /// The file with the join token; read anew for each join.
     pub token: PathBuf,
@@ -50,8 +52,8 @@ pub struct AuthorityOptions {
     pub state: PathBuf,
 }
 
-/// Makes the net show a certificate.
-pub type Install = Box<dyn Fn(&NodeIdentity) -> Result<(), rustls::Error> + Send + Sync>;
+/// Makes the net show a certificate, once there is one, and trust these.
+pub type Install = Box<dyn Fn(Option<&NodeIdentity>, &Trust) -> Result<(), rustls::Error> + Send + Sync>;
 
 /// What the conversation needs of the rest of the agent.
 pub struct Hooks {
@@ -59,7 +61,7 @@ pub struct Hooks {
     pub report: Box<dyn Fn() -> NodeReport + Send + Sync>,
     /// Rung when a report says something that shouldn't wait for its second.
     pub news: Arc<Notify>,
-    /// The net shows this certificate from now on.
+    /// The net shows this certificate and trusts these CAs from now on.
     pub install: Install,
 }
 
@@ -127,6 +129,9 @@ struct Inner {
     pool: Pool,
     options: AuthorityOptions,
     own: Identity,
+    trust: ArcSwap<Trust>,
+    /// What the net shows.
+    shown: Mutex<Option<NodeIdentity>>,
     map: MapHolder,
     hooks: Hooks,
     volumes: watch::Sender<Option<Volumes>>,
@@ -149,8 +154,10 @@ impl AuthorityClient {
         let inner = Arc::new(Inner {
             runtime: runtime.clone(),
             pool,
-            options,
             own,
+            trust: ArcSwap::from_pointee(options.trust.clone()),
+            shown: Mutex::new(identity.clone()),
+            options,
             map,
             hooks,
             volumes,
@@ -164,6 +171,16 @@ impl AuthorityClient {
     /// The cluster's volumes; nothing before the authority, or the state folder, has told them.
     pub fn volumes(&self) -> watch::Receiver<Option<Volumes>> {
         self.inner.volumes.subscribe()
+    }
+
+    /// Trusts these CAs from now on: their certificates, and their maps. After an error the former ones stay.
+    pub fn trust(&self, trust: Trust) -> Result<(), rustls::Error> {
+        // Nobody shows another certificate meanwhile.
+        let shown = self.inner.shown.lock();
+        (self.inner.hooks.install)(shown.as_ref(), &trust)?;
+        self.inner.map.trust(trust.keys().clone());
+        self.inner.trust.store(Arc::new(trust));
+        Ok(())
     }
 
     /// Whether a session is open.

@@ -1,7 +1,8 @@
 //! The newest map, for everybody who asks where something is. Cheap to clone; reading takes no lock.
 //!
 //! Epochs only rise. A map is written to the state folder before it is used, so that an agent never forgets an epoch it
-//! has acted on; a stored map that can't be verified any more (another CA) is passed over, the authority sends another.
+//! has acted on; of a stored map that can't be verified any more (another CA) only the number is kept, and reported: the
+//! authority's epochs go on above it.
 //! Beside it lies where nodes are that moved since it was made: agents that restart one after another, without the
 //! authority, find each other by that.
 
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use larder_proto::control::{NodeAddress, message, parse_whereabouts, whereabouts_message};
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot};
@@ -111,8 +112,10 @@ struct Held {
 struct Inner {
     cluster: ClusterId,
     name: NodeName,
-    keys: TrustedKeys,
+    keys: ArcSwap<TrustedKeys>,
     held: ArcSwapOption<Held>,
+    /// Of a stored map that nobody trusted signed.
+    former: AtomicU64,
     changed: watch::Sender<Epoch>,
     moved: Lock<Whereabouts>,
     heard: AtomicU64,
@@ -173,8 +176,9 @@ impl MapHolder {
         let inner = Inner {
             cluster,
             name,
-            keys,
+            keys: ArcSwap::from_pointee(keys),
             held: ArcSwapOption::empty(),
+            former: AtomicU64::new(0),
             changed: watch::Sender::new(Epoch(0)),
             moved: Lock::default(),
             heard: AtomicU64::new(0),
@@ -192,8 +196,24 @@ impl MapHolder {
                 tracing::info!(epoch = map.epoch().0, "going on with the stored map");
                 self.hold(map, Some(bytes));
             }
-            Err(error) => tracing::warn!(%error, "the stored map isn't believed; waiting for the authority's"),
+            Err(error) => {
+                let claimed = SignedMap::decode(bytes).and_then(|signed| signed.claims()).ok();
+                let claimed = claimed.filter(|(cluster, _)| *cluster == self.inner.cluster);
+                let former = claimed.map_or(Epoch(0), |(_, epoch)| epoch);
+                self.inner.former.store(former.0, Ordering::Relaxed);
+                tracing::warn!(%error, former = former.0, "the stored map isn't believed; waiting for the authority's");
+            }
         }
+    }
+
+    /// Whose maps are believed from now on. The one in use stays.
+    pub fn trust(&self, keys: TrustedKeys) {
+        self.inner.keys.store(Arc::new(keys));
+    }
+
+    /// The epoch of a stored map of this cluster that nobody trusted had signed when this agent began; 0 = none.
+    pub fn former_epoch(&self) -> Epoch {
+        Epoch(self.inner.former.load(Ordering::Relaxed))
     }
 
     fn resume_moved(&self, bytes: &[u8]) {
@@ -290,7 +310,7 @@ impl MapHolder {
             count(&self.inner.counters.older);
             return Ok(Adoption::Older);
         }
-        let (map, signed) = delta.apply(&current, &self.inner.keys).inspect_err(|error| self.count_refused(error))?;
+        let (map, signed) = delta.apply(&current, &self.inner.keys.load()).inspect_err(|error| self.count_refused(error))?;
         self.use_believed(map, signed).await
     }
 
@@ -323,7 +343,7 @@ impl MapHolder {
     }
 
     fn believed(&self, signed: &SignedMap) -> Result<ClusterMap, MapError> {
-        let map = signed.verify(&self.inner.keys)?;
+        let map = signed.verify(&self.inner.keys.load())?;
         if map.cluster() == self.inner.cluster { Ok(map) } else { Err(MapError::WrongCluster(map.cluster())) }
     }
 

@@ -15,7 +15,7 @@ use crate::runtime::{mounts as system, process};
 use crate::store::OpenError;
 
 /// Certificates that a trust file may hold are few; more than this isn't one.
-const TRUST_BYTES_MAX: u64 = 256 * 1024;
+pub(super) const TRUST_BYTES_MAX: u64 = 256 * 1024;
 
 /// Why the agent doesn't start, in one line that says what to do.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,8 @@
 //! What the authority knows of its nodes, and the map that follows. Sans-IO: reports and time in, maps out.
 //!
 //! After a restart the nodes of the stored map are taken to serve for 30 s, until they can have reported again. An
-//! epoch that an agent reports above ours (we lost some) raises the next one above it.
+//! epoch that an agent reports above ours (we lost some), or holds of a map that another CA signed, raises the next one
+//! above it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -149,7 +150,7 @@ impl Core {
 
     /// A node said something.
     pub(super) fn report(&mut self, id: NodeId, name: &NodeName, report: NodeReport, now_ms: u64) {
-        self.epoch_floor = self.epoch_floor.max(report.epoch);
+        self.epoch_floor = self.epoch_floor.max(report.epoch).max(report.former_epoch);
         let known = self.nodes.entry(name.clone()).or_insert_with(|| Known::new(id, name));
         if known.node.id != id {
             // It was removed and has joined again: nothing of its former life counts.

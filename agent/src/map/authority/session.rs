@@ -59,7 +59,7 @@ struct Renew;
 
 fn usable(inner: &Inner, identity: Option<&NodeIdentity>) -> bool {
     let now = inner.runtime.clock.wall_ms();
-    identity.is_some_and(|identity| identity.check(&inner.own, &inner.options.trust, now).is_ok())
+    identity.is_some_and(|identity| identity.check(&inner.own, &inner.trust.load(), now).is_ok())
 }
 
 fn refuses_identity(code: tonic::Code) -> bool {
@@ -81,9 +81,14 @@ async fn join(inner: &Arc<Inner>) -> Result<NodeIdentity, ConversationError> {
     let answer = within_deadline(async { Ok(stub.join(asked).await?.into_inner()) }).await?;
     let (disk, options) = (inner.runtime.disk.clone(), inner.options.clone());
     let (own, wall_ms) = (inner.own.clone(), inner.runtime.clock.wall_ms());
-    let finish = move || request.finish(&answer.chain, disk.as_ref(), &options.state, (&own, &options.trust, wall_ms));
+    let trust = inner.trust.load_full();
+    let finish = move || request.finish(&answer.chain, disk.as_ref(), &options.state, (&own, &trust, wall_ms));
     let identity = inner.pool.run(finish).await??;
-    (inner.hooks.install)(&identity)?;
+    {
+        let mut shown = inner.shown.lock();
+        (inner.hooks.install)(Some(&identity), &inner.trust.load())?;
+        *shown = Some(identity.clone());
+    }
     inner.counters.joins.fetch_add(1, Ordering::Relaxed);
     tracing::info!(node = %inner.options.name, id = answer.node_id, "joined the cluster");
     Ok(identity)
@@ -109,6 +114,8 @@ async fn talk(inner: &Arc<Inner>) -> Result<Renew, ConversationError> {
             _ = tick.tick() => {
                 let mut report = (inner.hooks.report)();
                 report.epoch = inner.map.epoch();
+                report.former_epoch = inner.map.former_epoch();
+                report.trusted = inner.trust.load().digests().to_vec();
                 reports.try_send(report.to_message()).map_err(|_| ConversationError::Stalled)?;
             }
             () = inner.hooks.news.notified() => tick.reset_immediately(),
