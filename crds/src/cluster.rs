@@ -15,6 +15,12 @@ use crate::duration::{DURATION_PATTERN, DURATION_TEXT_MAX, DurationError, parse_
 use crate::quantity::{CAPACITY_PATTERN, CapacityLimit, Quantity, QuantityError};
 use crate::schema::{DNS_LABEL_PATTERN, LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN, PLAIN_TEXT_PATTERN, rule, rule_at};
 
+mod agent;
+
+pub use agent::{
+    AgentPorts, AgentResources, AgentSpec, Amounts, LogLevel, PullSecret, TaintEffect, Toleration, TolerationOperator,
+};
+
 const ABSOLUTE_PATH_RULE: &str = "self.startsWith('/') && !(self + '/').contains('/../')";
 
 // The first test keeps a malformed text, which the pattern reports, from being reported twice; the second keeps duration() from
@@ -117,9 +123,32 @@ pub struct CacheClusterSpec {
     )]
     pub loss_grace: String,
 
+    /// How agents are replaced by newer ones.
+    #[serde(default)]
+    pub rollout: Rollout,
+
     /// The namespaces whose CacheVolumes may refer to this cluster.
     #[serde(default)]
     pub allowed_namespaces: AllowedNamespaces,
+
+    /// How the agents' pods are made.
+    #[serde(default)]
+    pub agent: AgentSpec,
+
+    /// The operator observes and reports, and changes nothing: no object that it owns, no agent, no node's part. The map
+    /// goes on following which nodes live, and volumes are served as before.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// How agents are replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// So many agents at once, all of one failure domain, and only while every slot keeps another owner that serves.
+    #[serde(default = "default_max_unavailable")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_unavailable: i32,
 }
 
 /// What happens when nodes join.
@@ -149,6 +178,15 @@ pub struct Drain {
         extend("x-kubernetes-validations" = [rule(PATIENCE_RULE, "timeout must be between 5s and 24h")])
     )]
     pub timeout: String,
+
+    /// A node that is cordoned leads nothing at once, and drains when it has been cordoned for so long; 5s to 24h.
+    #[serde(default = "default_after_cordon")]
+    #[schemars(
+        length(max = DURATION_TEXT_MAX),
+        regex(pattern = DURATION_PATTERN),
+        extend("x-kubernetes-validations" = [rule(PATIENCE_RULE, "afterCordon must be between 5s and 24h")])
+    )]
+    pub after_cordon: String,
 }
 
 /// Nodes that are alike: the same label, the same disks.
@@ -162,6 +200,11 @@ pub struct Pool {
     /// The nodes of the pool. A node that starts to match joins by itself.
     pub selector: LabelSelector,
 
+    /// Taints that the pool's agents bear, besides those of a node that is about to go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub tolerations: Vec<Toleration>,
+
     /// One directory for each disk. Empty: the nodes read and mount, and nothing is placed on them.
     #[serde(default)]
     #[schemars(
@@ -171,11 +214,11 @@ pub struct Pool {
     pub stores: Vec<StoreSpec>,
 }
 
-/// Chooses nodes by their labels.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Chooses nodes or namespaces by their labels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelector {
-    /// Labels that a node must have, all of them.
+    /// Labels that it must have, all of them.
     #[schemars(schema_with = "match_labels_schema")]
     pub match_labels: BTreeMap<String, String>,
 }
@@ -206,6 +249,25 @@ pub struct StoreSpec {
     /// Space on the disk that is always left free, whatever the capacity says.
     #[serde(default = "default_reserve")]
     pub reserve: Quantity,
+
+    /// Required: the store is refused unless something is mounted at hostPath, so that a disk that isn't there doesn't fill
+    /// the node's own. Any: a plain directory will do.
+    #[serde(default)]
+    pub mount_point: MountPoint,
+}
+
+/// Whether a store must lie on a disk of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MountPoint {
+    /// It must lie on another device than the directory above it.
+    #[default]
+    Required,
+    /// It may lie anywhere.
+    Any,
+    /// A value that a newer version knows; refused by the schema, taken for Required.
+    #[serde(other, skip_serializing)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// When a store evicts: above `high` it makes room until it is at `low`. Percent of the store's capacity.
@@ -227,10 +289,18 @@ pub struct Watermarks {
 /// The namespaces whose CacheVolumes may refer to a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [rule(
+    "has(self.selector) == (self.from == 'Selector')",
+    "selector must be set when from is Selector, and only then",
+)]))]
 pub struct AllowedNamespaces {
-    /// Same: the cluster's own. All: every namespace.
+    /// Same: the cluster's own. All: every namespace. Selector: the cluster's own, and those that selector chooses.
     #[serde(default)]
     pub from: NamespacesFrom,
+
+    /// Chooses namespaces by their labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
 }
 
 /// Which namespaces are meant.
@@ -241,6 +311,8 @@ pub enum NamespacesFrom {
     Same,
     /// Every namespace.
     All,
+    /// The cluster's own, and those with these labels.
+    Selector,
     /// A value that a newer version knows; refused by the schema, allows nothing.
     #[serde(other, skip_serializing)]
     #[schemars(skip)]
@@ -294,7 +366,7 @@ pub struct CacheClusterStatus {
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     pub problems: Vec<Problem>,
 
-    /// Ready, MinNodesMet, Rebalancing, Degraded, Upgrading.
+    /// Ready, MinNodesMet, Rebalancing, Degraded, Upgrading, Paused, and Stalled while a person must act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = CONDITIONS_MAX),
@@ -381,10 +453,26 @@ impl CacheClusterSpec {
         parse_duration(&self.drain.timeout)
     }
 
+    /// How long a cordoned node keeps its slots.
+    ///
+    /// # Errors
+    /// As [`CacheClusterSpec::loss_grace`].
+    pub fn after_cordon(&self) -> Result<std::time::Duration, DurationError> {
+        parse_duration(&self.drain.after_cordon)
+    }
+
     /// The first pool that has stores; the schema requires one.
     #[must_use]
     pub fn first_pool_with_stores(&self) -> Option<&Pool> {
         self.pools.iter().find(|pool| !pool.stores.is_empty())
+    }
+}
+
+impl LabelSelector {
+    /// Whether something with these labels is chosen.
+    #[must_use]
+    pub fn chooses(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 }
 
@@ -407,12 +495,16 @@ impl StoreSpec {
 }
 
 impl AllowedNamespaces {
-    /// Whether a CacheVolume in `volume_namespace` may refer to a cluster in `cluster_namespace`.
+    /// Whether a CacheVolume in `volume_namespace`, which has these labels, may refer to a cluster in `cluster_namespace`.
     #[must_use]
-    pub fn allows(&self, cluster_namespace: &str, volume_namespace: &str) -> bool {
+    pub fn allows(&self, cluster_namespace: &str, volume_namespace: &str, labels: &BTreeMap<String, String>) -> bool {
         match self.from {
             NamespacesFrom::Same => cluster_namespace == volume_namespace,
             NamespacesFrom::All => true,
+            NamespacesFrom::Selector => {
+                let chosen = self.selector.as_ref().is_some_and(|selector| selector.chooses(labels));
+                chosen || cluster_namespace == volume_namespace
+            }
             NamespacesFrom::Unknown => false,
         }
     }
@@ -432,13 +524,19 @@ impl Default for Join {
 
 impl Default for Drain {
     fn default() -> Self {
-        Drain { timeout: default_drain_timeout() }
+        Drain { timeout: default_drain_timeout(), after_cordon: default_after_cordon() }
+    }
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Rollout { max_unavailable: default_max_unavailable() }
     }
 }
 
 impl Default for AllowedNamespaces {
     fn default() -> Self {
-        AllowedNamespaces { from: NamespacesFrom::Same }
+        AllowedNamespaces { from: NamespacesFrom::Same, selector: None }
     }
 }
 
@@ -464,6 +562,14 @@ fn default_warmup() -> String {
 
 fn default_drain_timeout() -> String {
     "1h".to_owned()
+}
+
+fn default_after_cordon() -> String {
+    "30m".to_owned()
+}
+
+fn default_max_unavailable() -> i32 {
+    1
 }
 
 fn default_high() -> i32 {

@@ -51,6 +51,10 @@ words! {
         Degraded,
         /// Agents are being replaced by what the spec and the operator want now. On Kubernetes only.
         Upgrading,
+        /// The operator changes nothing, because the spec says so. On Kubernetes only.
+        Paused,
+        /// Nothing goes on before a person acts. There only while it is so; on Kubernetes only.
+        Stalled,
     }
 }
 
@@ -125,6 +129,28 @@ words! {
         RollingOut,
         /// Every agent is as it should be.
         UpToDate,
+    }
+}
+
+words! {
+    /// Whether the operator changes anything.
+    PausedReason {
+        /// spec.paused is true.
+        Paused,
+        /// It isn't.
+        NotPaused,
+    }
+}
+
+words! {
+    /// Why nothing goes on before a person acts.
+    StalledReason {
+        /// The spec contradicts itself, or the API server refuses what it asks for.
+        Invalid,
+        /// An older CacheCluster has the same cacheId.
+        StoreConflict,
+        /// The map is larger than what the API server keeps: it isn't published.
+        MapTooLarge,
     }
 }
 

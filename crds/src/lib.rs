@@ -21,18 +21,20 @@ mod volume;
 pub use chart::{REGENERATE_COMMAND, chart_files};
 pub use check::{Violation, check};
 pub use cluster::{
-    AllowedNamespaces, CacheCluster, CacheClusterSpec, CacheClusterStatus, LabelSelector, NamespacesFrom, NodeCounts,
-    Pool, Problem, SlotCounts, StoreSpec, Watermarks,
+    AgentPorts, AgentResources, AgentSpec, AllowedNamespaces, Amounts, CacheCluster, CacheClusterSpec,
+    CacheClusterStatus, LabelSelector, LogLevel, MountPoint, NamespacesFrom, NodeCounts, Pool, Problem, PullSecret,
+    Rollout, SlotCounts, StoreSpec, TaintEffect, Toleration, TolerationOperator, Watermarks,
 };
 pub use conditions::{
     ClusterConditionType, ClusterReadyReason, ConditionStatus, DegradedReason, MinNodesMetReason,
-    OriginReachableReason, RebalancingReason, UpgradingReason, VolumeConditionType, VolumeReadyReason, condition,
-    set_condition,
+    OriginReachableReason, PausedReason, RebalancingReason, StalledReason, UpgradingReason, VolumeConditionType,
+    VolumeReadyReason, condition, set_condition,
 };
 pub use duration::{DurationError, Freshness, parse_duration};
 pub use kind::{GROUP, Kind, VERSION};
 pub use node::{
-    CacheNode, CacheNodeSpec, CacheNodeStatus, NodeRequest, NodeState, Passthrough, StoreHealth, StoreStatus,
+    CacheNode, CacheNodeSpec, CacheNodeStatus, NodeRequest, NodeState, NodeTarget, Passthrough, StoreHealth,
+    StoreStatus, TargetReason, TargetState,
 };
 pub use quantity::{
     CapacityLimit, Quantity, QuantityError, format_bytes, format_percent, parse_capacity, parse_quantity,

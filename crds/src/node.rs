@@ -55,8 +55,8 @@ pub struct CacheNodeSpec {
     )]
     pub node_name: String,
 
-    /// What people ask of it; the operator never writes it. Drain: hand over what it has, and own nothing until it is None
-    /// again.
+    /// What people ask of it. Drain: hand over what it has, and own nothing until it is None again. Remove: it won't come
+    /// back; it owns nothing from now on. The operator takes a Remove back when another node has come under the name.
     #[serde(default)]
     pub request: NodeRequest,
 }
@@ -69,12 +69,22 @@ pub enum NodeRequest {
     None,
     /// To hand over what it has, and to own nothing.
     Drain,
+    /// To own nothing at once: it won't come back.
+    Remove,
 }
 
 /// What a node does.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheNodeStatus {
+    /// The uid of the Kubernetes node: another node may come under the same name.
+    #[serde(default, rename = "nodeUID", skip_serializing_if = "Option::is_none")]
+    pub node_uid: Option<String>,
+
+    /// What is to become of it, where that isn't to serve as all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<NodeTarget>,
+
     /// The node's number in the map, never used again for another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4_294_967_295_i64))]
@@ -134,6 +144,46 @@ pub struct CacheNodeStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,
+}
+
+/// What is to become of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeTarget {
+    /// How it is to end up.
+    pub state: TargetState,
+    /// Why.
+    pub reason: TargetReason,
+}
+
+/// How a node is to end up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TargetState {
+    /// It keeps its slots and leads none.
+    Serving,
+    /// It owns nothing.
+    Gone,
+    /// A value that a newer version wrote. The schema refuses to store it again.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// Why a node is to leave, or not to lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TargetReason {
+    /// Somebody asked for it.
+    Requested,
+    /// It is cordoned.
+    Cordoned,
+    /// An autoscaler is about to remove it.
+    AutoscalerTaint,
+    /// The Kubernetes node is gone, or no pool chooses it any more.
+    NodeDeleted,
+    /// A value that a newer version wrote. The schema refuses to store it again.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// State of a node in the map.

@@ -110,8 +110,25 @@ fn cluster_cases() -> Vec<Case> {
         ),
     ]
     .into_iter()
+    .chain(allowed_cases())
+    .chain([create(
+        kind,
+        "/spec/agent",
+        "spec.agent.ports",
+        "peer and admin must differ",
+        json!({"ports": {"admin": 7712}}),
+        json!({"ports": {"admin": 7710}}),
+    )])
     .chain(patience_cases())
     .collect()
+}
+
+fn allowed_cases() -> impl Iterator<Item = Case> {
+    let (path, message) = ("spec.allowedNamespaces", "selector must be set when from is Selector, and only then");
+    let selector = json!({"from": "Selector", "selector": {"matchLabels": {"team": "a"}}});
+    let wrong = [json!({"from": "Selector"}), json!({"selector": {"matchLabels": {"team": "a"}}})];
+    let case = move |bad| create(Kind::CacheCluster, "/spec/allowedNamespaces", path, message, selector.clone(), bad);
+    wrong.into_iter().map(case)
 }
 
 /// How long nodes may be silent, and slow to hand over.
@@ -120,6 +137,7 @@ fn patience_cases() -> impl Iterator<Item = Case> {
         ("/spec/lossGrace", "spec.lossGrace", "lossGrace must be between 5s and 24h"),
         ("/spec/join", "spec.join.warmup", "warmup must be between 5s and 24h"),
         ("/spec/drain", "spec.drain.timeout", "timeout must be between 5s and 24h"),
+        ("/spec/drain", "spec.drain.afterCordon", "afterCordon must be between 5s and 24h"),
     ];
     let texts = [("5s", "4999ms"), ("24h", "24h1ms"), ("4m60s", "9999999999999s")];
     fields.into_iter().flat_map(move |(pointer, path, message)| {

@@ -200,6 +200,16 @@ fn the_effective_cache_id_and_cluster_reference() {
     assert_eq!(volume.cluster_key(), ("team-b", "fast"));
     volume.spec.cluster_ref.namespace = Some("team-a".to_owned());
     assert_eq!(volume.cluster_key(), ("team-a", "fast"));
-    assert!(!cluster.spec.allowed_namespaces.allows("team-a", "team-b"));
-    assert!(cluster.spec.allowed_namespaces.allows("team-a", "team-a"));
+    let labels = std::collections::BTreeMap::from([("team".to_owned(), "b".to_owned())]);
+    let mut allowed = cluster.spec.allowed_namespaces;
+    assert!(!allowed.allows("team-a", "team-b", &labels));
+    assert!(allowed.allows("team-a", "team-a", &labels));
+    for (team, is_allowed) in [("b", true), ("c", false)] {
+        allowed = serde_json::from_value(serde_json::json!({
+            "from": "Selector", "selector": {"matchLabels": {"team": team}},
+        }))
+        .expect("reads");
+        assert_eq!(allowed.allows("team-a", "team-b", &labels), is_allowed, "{team}");
+        assert!(allowed.allows("team-a", "team-a", &Default::default()), "its own namespace is always allowed");
+    }
 }
