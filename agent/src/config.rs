@@ -83,6 +83,8 @@ pub struct Store {
     pub path: PathBuf,
     /// The disk's mount point as the node has it: what the mounter is asked to prepare.
     pub host_path: Option<String>,
+    /// Whether a disk must be mounted there.
+    pub is_mount_point: bool,
     /// What it may take.
     pub capacity: Capacity,
     /// Bytes of the disk that are left free, whatever the capacity says.
@@ -104,6 +106,8 @@ struct StoreFields {
     name: Arc<str>,
     path: PathBuf,
     host_path: Option<String>,
+    #[serde(default)]
+    is_mount_point: bool,
     capacity_bytes: Option<u64>,
     capacity_percent: Option<u8>,
     #[serde(default)]
@@ -114,14 +118,15 @@ impl TryFrom<StoreFields> for Store {
     type Error = &'static str;
 
     fn try_from(fields: StoreFields) -> Result<Self, Self::Error> {
-        let StoreFields { name, path, host_path, capacity_bytes, capacity_percent, reserve_bytes } = fields;
+        let StoreFields { name, path, host_path, is_mount_point, capacity_bytes, capacity_percent, reserve_bytes } =
+            fields;
         let capacity = match (capacity_bytes, capacity_percent) {
             (Some(bytes), None) => Capacity::Bytes(bytes),
             (None, Some(percent @ 1..=99)) => Capacity::Percent(percent),
             (None, Some(_)) => return Err("stores: capacityPercent must be 1 to 99"),
             _ => return Err("stores: need capacityBytes or capacityPercent, and not both"),
         };
-        Ok(Self { name, path, host_path, capacity, reserve_bytes })
+        Ok(Self { name, path, host_path, is_mount_point, capacity, reserve_bytes })
     }
 }
 

@@ -4,9 +4,10 @@
 //! fsync, before anybody sees it, and node ids are stored before they are told, so that a restart never publishes an
 //! old epoch or reuses an id. Data never passes through here; while the authority is away, agents go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -116,6 +117,7 @@ struct Shared {
     /// Where nodes are that moved since the published map was made.
     moved: watch::Sender<Moved>,
     volumes: watch::Receiver<Vec<Volume>>,
+    is_map_too_large: AtomicBool,
     began: Instant,
 }
 
@@ -148,6 +150,10 @@ impl Authority {
         let AuthorityOptions { cluster, ca, listen, tokens, shape, ledger, foreign_map, epoch_floor } = options;
         let keys = ca.trust()?.keys().clone();
         let (state, stored) = State::open(ledger, cluster, &keys, foreign_map)?;
+        // What another CA signed is good until every agent has a map of this one: the next one is to come at once.
+        let own = ca.own_trust()?.keys().clone();
+        let stale = stored.map.as_ref().filter(|(_, signed)| believe(signed.clone(), &own).is_none());
+        let epoch_floor = stale.map_or(epoch_floor, |(map, _)| epoch_floor.max(map.epoch().next()));
         let published = stored.map.map(|(map, signed)| Published { map: Arc::new(map), signed, delta: None });
         let stored = published.as_ref().map(|published| published.map.clone());
         let core = Core::new(cluster, shape, stored, epoch_floor);
@@ -161,6 +167,7 @@ impl Authority {
             published: watch::Sender::new(published),
             moved: watch::Sender::default(),
             volumes,
+            is_map_too_large: AtomicBool::new(false),
             began: Instant::now(),
         });
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
@@ -215,9 +222,34 @@ impl Authority {
         self.shared.news.notify_one();
     }
 
+    /// Whether the published map is signed by the CA that signs now; true before there is one.
+    pub fn is_map_own(&self) -> bool {
+        let published = self.shared.published.borrow().clone();
+        let Ok(own) = self.shared.ca.own_trust() else { return false };
+        published.is_none_or(|published| believe(published.signed, own.keys()).is_some())
+    }
+
+    /// Whether the newest map is larger than what may be published: the one before it stays.
+    pub fn is_map_too_large(&self) -> bool {
+        self.shared.is_map_too_large.load(Ordering::Relaxed)
+    }
+
     /// How long nodes may be silent, and slow to hand over, from now on.
     pub fn wait(&self, patience: Patience) {
         self.shared.core().wait(patience);
+        self.shared.news.notify_one();
+    }
+
+    /// These nodes keep their slots and lead none, where others may; and take none while they are new.
+    pub fn follow(&self, names: BTreeSet<NodeName>) {
+        self.shared.core().follow(names);
+        self.shared.news.notify_one();
+    }
+
+    /// A node that won't come back: it is Gone at once, whatever it has; others get its slots. To be followed by
+    /// [`remove`](Self::remove) once its agent has ended.
+    pub fn dismiss(&self, name: &NodeName) {
+        self.shared.core().dismiss(name);
         self.shared.news.notify_one();
     }
 
@@ -285,6 +317,7 @@ async fn plan(shared: Arc<Shared>, stop: CancellationToken) {
 async fn publish(shared: &Shared, map: ClusterMap) {
     let Some(signed) = shared.ca.sign(&map) else {
         tracing::error!(nodes = map.nodes().len(), "the map is too large to be published; the old one stays");
+        shared.is_map_too_large.store(true, Ordering::Relaxed);
         return;
     };
     let (state, bytes) = (shared.state.clone(), signed.encode());
@@ -302,10 +335,12 @@ async fn publish(shared: &Shared, map: ClusterMap) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::error!(%error, "the map can't be stored; the old one stays");
+            shared.is_map_too_large.store(error.kind() == io::ErrorKind::FileTooLarge, Ordering::Relaxed);
             return;
         }
         Err(_) => return,
     }
+    shared.is_map_too_large.store(false, Ordering::Relaxed);
     let map = Arc::new(map);
     tracing::info!(epoch = map.epoch().0, nodes = map.nodes().len(), "a new map");
     shared.core().published(map.clone());

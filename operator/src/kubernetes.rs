@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Recorder, Reporter};
@@ -201,9 +201,16 @@ fn watch_all(
     let changed = sender.clone();
     tracker.spawn(drain(each, stop.clone(), move |_| changed.send_modify(|count| *count += 1)));
     let (nodes, each) = follow::<Node>(client.clone());
-    let mut labels = Labels::default();
+    let (mut seen, changed) = (Seen::new(node_facts), sender.clone());
     tracker.spawn(drain(each, stop.clone(), move |event| {
-        if labels.changed(event) {
+        if seen.changed(event) {
+            changed.send_modify(|count| *count += 1);
+        }
+    }));
+    let (namespaces, each) = follow::<Namespace>(client.clone());
+    let mut seen = Seen::new(namespace_facts);
+    tracker.spawn(drain(each, stop.clone(), move |event| {
+        if seen.changed(event) {
             sender.send_modify(|count| *count += 1);
         }
     }));
@@ -217,6 +224,8 @@ fn watch_all(
         volumes,
         cache_nodes,
         nodes,
+        namespaces,
+        cordons: Default::default(),
         authorities: Default::default(),
         backoff: Default::default(),
         written: Default::default(),
@@ -232,6 +241,7 @@ async fn known(context: &Context) {
         context.volumes.wait_until_ready(),
         context.cache_nodes.wait_until_ready(),
         context.nodes.wait_until_ready(),
+        context.namespaces.wait_until_ready(),
     );
 }
 
@@ -280,25 +290,43 @@ impl Requests {
         let before = match node.spec.request {
             // Most are asked for nothing, and needn't be remembered.
             NodeRequest::None => self.0.remove(&name).unwrap_or_default(),
-            asked @ NodeRequest::Drain => self.0.insert(name, asked).unwrap_or_default(),
+            asked @ (NodeRequest::Drain | NodeRequest::Remove) => self.0.insert(name, asked).unwrap_or_default(),
         };
         before != node.spec.request
     }
 }
 
-/// Labels of nodes, for noticing when they change: nodes' statuses change every few seconds.
-#[derive(Default)]
-struct Labels(BTreeMap<String, BTreeMap<String, String>>);
+/// What matters of objects, for noticing when it changes: nodes' statuses change every few seconds.
+struct Seen<K, F> {
+    facts: fn(&K) -> F,
+    seen: BTreeMap<String, F>,
+}
 
-impl Labels {
-    fn changed(&mut self, event: &watcher::Event<Node>) -> bool {
-        let name = |node: &Node| node.metadata.name.clone().unwrap_or_default();
+/// Of a node: labels, uid, whether it is cordoned, its taints.
+fn node_facts(node: &Node) -> cluster::FoundNode {
+    cluster::FoundNode::read(node, |_| jiff::Timestamp::UNIX_EPOCH)
+}
+
+/// Of a namespace: its labels.
+fn namespace_facts(namespace: &Namespace) -> BTreeMap<String, String> {
+    namespace.metadata.labels.clone().unwrap_or_default()
+}
+
+impl<K: Resource, F: PartialEq> Seen<K, F> {
+    fn new(facts: fn(&K) -> F) -> Self {
+        Self { facts, seen: BTreeMap::new() }
+    }
+
+    fn changed(&mut self, event: &watcher::Event<K>) -> bool {
+        let name = |object: &K| object.meta().name.clone().unwrap_or_default();
         match event {
-            watcher::Event::Apply(node) | watcher::Event::InitApply(node) => {
-                let labels = node.metadata.labels.clone().unwrap_or_default();
-                self.0.insert(name(node), labels.clone()) != Some(labels)
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                let facts = (self.facts)(object);
+                let same = self.seen.get(&name(object)) == Some(&facts);
+                self.seen.insert(name(object), facts);
+                !same
             }
-            watcher::Event::Delete(node) => self.0.remove(&name(node)).is_some(),
+            watcher::Event::Delete(object) => self.seen.remove(&name(object)).is_some(),
             // Some may have gone meanwhile.
             watcher::Event::InitDone => true,
             watcher::Event::Init => false,

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::print::{self, Width};
 
 mod colour;
+pub mod complete;
 mod report;
 
 pub use report::report;
@@ -189,6 +190,13 @@ pub async fn show(asked: &Asked, kinds: &[Kind], format: Format) -> Result<Strin
     })
 }
 
+/// The nodes that there are, by the names that Kubernetes knows them by.
+pub async fn node_names(asked: &Asked) -> Result<Vec<String>, PluginError> {
+    let found = asked.objects(Kind::CacheNode).await?;
+    let name = |object: &Value| object.pointer("/spec/nodeName").and_then(Value::as_str).map(str::to_owned);
+    Ok(found.iter().filter_map(name).collect())
+}
+
 /// Asks something of a node, by the name that Kubernetes knows it by; returns what was asked of whom.
 pub async fn ask(asked: &Asked, node: &str, request: NodeRequest) -> Result<String, PluginError> {
     let found = asked.objects(Kind::CacheNode).await?;
@@ -207,6 +215,17 @@ pub async fn ask(asked: &Asked, node: &str, request: NodeRequest) -> Result<Stri
     let patch = Patch::Merge(json!({"spec": {"request": request}}));
     api.patch(&name, &params, &patch).await.map_err(|error| failed(&format!("asking {name}"), error))?;
     Ok(format!("cachenode.larder.dev/{name}: {request:?} is asked for\n"))
+}
+
+/// Asks for another CA; returns what was asked of whom. Agents get new certificates while they serve.
+pub async fn rotate_ca(asked: &Asked) -> Result<String, PluginError> {
+    let name = asked.one_cluster().await?;
+    let api: Api<larder_crds::CacheCluster> = Api::namespaced(asked.client.clone(), &asked.namespace);
+    let params = PatchParams { field_manager: Some("kubectl-larder".into()), ..PatchParams::default() };
+    let word = Timestamp::now().to_string();
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {"larder.dev/rotate-ca": word}}}));
+    api.patch(&name, &params, &patch).await.map_err(|error| failed(&format!("asking {name}"), error))?;
+    Ok(format!("cachecluster.larder.dev/{name}: another CA is asked for\n"))
 }
 
 /// The published map, as `larder map` prints it.

@@ -1,7 +1,7 @@
 //! Objects as `kubectl get` prints them: the columns are those of the schema, so both show the same.
 
 use jiff::Timestamp;
-use larder_crds::ClusterConditionType;
+use larder_crds::{ClusterConditionType, UpgradingReason};
 use serde_json::Value;
 
 mod path;
@@ -36,7 +36,13 @@ pub fn table(crd: &Value, objects: &[Value], width: Width, now: Timestamp) -> St
 }
 
 /// Conditions that say that something isn't as it should be when they are True.
-const BAD_WHEN_TRUE: [ClusterConditionType; 2] = [ClusterConditionType::Rebalancing, ClusterConditionType::Degraded];
+const BAD_WHEN_TRUE: [ClusterConditionType; 5] = [
+    ClusterConditionType::Rebalancing,
+    ClusterConditionType::Degraded,
+    ClusterConditionType::Upgrading,
+    ClusterConditionType::Paused,
+    ClusterConditionType::Stalled,
+];
 
 /// One line per condition that isn't as it should be, and per problem of a node.
 pub fn problems(objects: &[Value]) -> Vec<String> {
@@ -46,7 +52,8 @@ pub fn problems(objects: &[Value]) -> Vec<String> {
         let list = |pointer: &str| object.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
         let is_wrong = |condition: &&Value| {
             let is_bad = BAD_WHEN_TRUE.iter().any(|bad| text(condition.get("type")) == bad.as_str());
-            (text(condition.get("status")) == "True") == is_bad
+            let is_paused = text(condition.get("reason")) == UpgradingReason::RolloutPaused.as_str();
+            is_paused || (text(condition.get("status")) == "True") == is_bad
         };
         for condition in list("/status/conditions").filter(is_wrong) {
             let part = |name: &str| text(condition.get(name));

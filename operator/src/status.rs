@@ -201,7 +201,7 @@ fn problems(view: View<'_>) -> Vec<Problem> {
         match (&node.reported, node.is_live) {
             (_, false) if node.ended.is_some() => {
                 let how = node.ended.as_deref().unwrap_or_default();
-                add("AgentEnded", format!("its agent {how}; the same larder up starts it again"));
+                add("AgentEnded", format!("its agent {how}"));
             }
             (None, _) => add("NotJoined", "its agent has not joined".into()),
             (Some(reported), false) if reported.is_spared => add(
@@ -256,6 +256,9 @@ pub fn node(node: &NodeView) -> CacheNodeStatus {
         NodeState::Down => larder_crds::NodeState::Down,
     };
     CacheNodeStatus {
+        // What Kubernetes knows besides is added where it is known.
+        node_uid: None,
+        target: None,
         node_id: Some(i64::from(reported.id.0)),
         state: Some(state),
         address: reported.addresses.first().map(ToString::to_string),
@@ -476,6 +479,7 @@ mod tests {
             silent_ms: Some(0),
             unmet: Vec::new(),
             passthrough: None,
+            trusted: Vec::new(),
             offers: Default::default(),
             is_spared: false,
         };

@@ -66,17 +66,21 @@ impl World {
     }
 
     async fn authority(&self, listen: &str) -> Authority {
-        let options = AuthorityOptions {
+        let ca = Ca::load_or_create(&self.path("authority")).expect("a CA");
+        Authority::start(self.options(listen, ca), self.volumes.subscribe()).await.expect("starts")
+    }
+
+    fn options(&self, listen: &str, ca: Ca) -> AuthorityOptions {
+        AuthorityOptions {
             cluster: cluster(),
-            ca: Ca::load_or_create(&self.path("authority")).expect("a CA"),
+            ca,
             listen: listen.parse().expect("an address"),
             tokens: self.tokens.clone(),
             shape: Shape { min_nodes: 3, replicas: 2 },
             ledger: Arc::new(FolderLedger::open(self.path("authority")).expect("a folder")),
             foreign_map: ForeignMap::Refuse,
             epoch_floor: Epoch(0),
-        };
-        Authority::start(options, self.volumes.subscribe()).await.expect("starts")
+        }
     }
 
     fn trust(&self) -> Trust {
@@ -254,6 +258,46 @@ async fn a_cluster_that_is_made_again_goes_on_above_the_epochs_that_its_agents_h
     let former: Vec<Epoch> = agents.iter().map(|agent| agent.map.former_epoch()).collect();
     assert_eq!(former, [Epoch(1), Epoch(2), Epoch(2)]);
     assert!(agents.iter().all(|agent| agent.client.counts().joins == 1), "and have new certificates");
+    for agent in agents {
+        agent.stop().await;
+    }
+    authority.stop().await;
+}
+
+/// A CA takes another's place while agents talk: they trust both, get new certificates and a new map, then trust one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_ca_takes_the_place_of_the_first_while_agents_go_on() {
+    let world = World::new();
+    let authority = world.authority("127.0.0.1:0").await;
+    let at = authority.address();
+    let mut agents = Vec::new();
+    for node in ["n1", "n2", "n3"] {
+        agents.push(world.agent(node, node, at).await);
+    }
+    until("all adopt the first map", || agents.iter().all(|a| a.map.epoch() == Epoch(1)).then_some(())).await;
+    let (next, key) = Ca::generate().expect("a CA");
+    let former = authority.trust_pem().to_owned();
+    let (both, only) = (format!("{former}{next}"), next.clone());
+    let trust = |pem: &str| Trust::from_pem(pem.as_bytes()).expect("CAs");
+    for agent in &agents {
+        agent.client.trust(trust(&both)).expect("trusted");
+    }
+    let digest = trust(&next).digests()[0];
+    let trusted = || authority.nodes().iter().filter(|node| node.trusted.contains(&digest)).count() == 3;
+    until("all say whom they trust", || trusted().then_some(())).await;
+    authority.stop().await;
+
+    let options = world.options(&at.to_string(), Ca::from_pem(next, &key).expect("a CA").trusting(&former));
+    let authority = Authority::start(options, world.volumes.subscribe()).await.expect("starts with the former's map");
+    until("all have joined anew", || agents.iter().all(|a| a.client.counts().joins == 2).then_some(())).await;
+    let newest = until("a map of the new CA", || authority.epoch().filter(|epoch| *epoch > Epoch(1))).await;
+    until("all have it", || agents.iter().all(|a| a.map.epoch() == newest).then_some(())).await;
+    for agent in &agents {
+        agent.client.trust(trust(&only)).expect("trusted");
+        let signed = SignedMap::decode(agent.map.signed().expect("held")).expect("whole");
+        assert!(signed.verify(trust(&only).keys()).is_ok(), "who trusts only the new one believes it");
+        assert!(signed.verify(trust(&former).keys()).is_err());
+    }
     for agent in agents {
         agent.stop().await;
     }

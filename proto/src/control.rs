@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::error::ErrorKind;
 use crate::ids::{Epoch, NodeId, NodeName, StoreId, VolumeId};
 use crate::limits::{
-    ADDRESSES_MAX, DOMAIN_BYTES_MAX, EPOCH_MAX, NODES_MAX, STORE_NAME_BYTES_MAX, STORES_MAX, TRUST_ANCHORS_MAX, VOLUMES_MAX,
+    ADDRESSES_MAX, DOMAIN_BYTES_MAX, EPOCH_MAX, NODES_MAX, STORE_NAME_BYTES_MAX, STORES_MAX, TRUST_ANCHORS_MAX,
+    VOLUMES_MAX,
 };
 use crate::map::Ports;
 use crate::volume::Volume;

@@ -5,11 +5,15 @@
 //! and bound to them by the real controllers, and run nowhere. A [`Kubernetes`] has nodes with kubelets that run them.
 
 mod control_plane;
+mod faulty;
 mod network;
 mod nodes;
 mod operator;
 mod pki;
+mod service;
 
 pub use control_plane::{ControlPlane, Kubectl};
+pub use faulty::FaultyServer;
 pub use nodes::Kubernetes;
 pub use operator::{NAMESPACE, Operator};
+pub use service::serve_service;

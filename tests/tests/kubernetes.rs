@@ -7,6 +7,8 @@
 #[allow(dead_code, reason = "the tests of the crate itself use all of it")]
 mod cases;
 
+#[path = "kubernetes/agents.rs"]
+mod agents;
 #[path = "kubernetes/applied.rs"]
 mod applied;
 #[path = "kubernetes/charts.rs"]
@@ -15,8 +17,12 @@ mod charts;
 mod joins;
 #[path = "kubernetes/leaders.rs"]
 mod leaders;
+#[path = "kubernetes/life.rs"]
+mod life;
 #[path = "kubernetes/rules.rs"]
 mod rules;
+#[path = "kubernetes/spec.rs"]
+mod spec;
 
 use std::path::Path;
 

@@ -82,9 +82,9 @@ impl Client {
         Ok(fd)
     }
 
-    /// Makes the cluster's folder below `host_path`, for the agent alone.
-    pub fn prepare(&self, host_path: &str) -> Result<(), ClientError> {
-        self.ask(&Request::Prepare { host_path: host_path.to_owned() }).map(drop)
+    /// Makes the cluster's folder below `host_path`, for the agent alone; refused when a disk is to be mounted there and none is.
+    pub fn prepare(&self, host_path: &str, is_mount_point: bool) -> Result<(), ClientError> {
+        self.ask(&Request::Prepare { host_path: host_path.to_owned(), is_mount_point }).map(drop)
     }
 
     /// Mounts; returns the FUSE connection, on which the kernel's first request waits.

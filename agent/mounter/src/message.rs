@@ -3,7 +3,7 @@
 //! | field | bytes |
 //! |---|---|
 //! | kind | 1 |
-//! | number (read-ahead in bytes, errno), little-endian | 8 |
+//! | number (1: a mount point; read-ahead in bytes; errno), little-endian | 8 |
 //! | text (path, name, message), UTF-8 | the rest, at most 4 KiB |
 //!
 //! Both programs may be of different versions for a while: kinds are only added.
@@ -23,6 +23,8 @@ pub enum Request {
     Prepare {
         /// As the node has it.
         host_path: String,
+        /// Whether a disk must be mounted there.
+        is_mount_point: bool,
     },
     /// Mount a new FUSE file system by this name. The reply brings its connection.
     Mount {
@@ -87,7 +89,7 @@ impl Request {
     /// As bytes; a text longer than 4 KiB makes a packet that nobody takes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Prepare { host_path } => packet(1, 0, host_path),
+            Self::Prepare { host_path, is_mount_point } => packet(1, u64::from(*is_mount_point), host_path),
             Self::Mount { name } => packet(2, 0, name),
             Self::Unmount { name } => packet(3, 0, name),
             Self::ReadAhead { name, bytes } => packet(4, *bytes, name),
@@ -98,7 +100,8 @@ impl Request {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (kind, number, text) = parts(bytes)?;
         match kind {
-            1 => Ok(Self::Prepare { host_path: text }),
+            1 if number <= 1 => Ok(Self::Prepare { host_path: text, is_mount_point: number == 1 }),
+            1 => Err(Malformed::Number { number }),
             2 => Ok(Self::Mount { name: text }),
             3 => Ok(Self::Unmount { name: text }),
             4 => Ok(Self::ReadAhead { name: text, bytes: number }),
@@ -161,7 +164,8 @@ mod tests {
         assert_eq!(read_ahead.encode(), b"\x04\x02\x01\0\0\0\0\0\0data");
         for request in [
             read_ahead,
-            Request::Prepare { host_path: "/mnt/nvme0".into() },
+            Request::Prepare { host_path: "/mnt/nvme0".into(), is_mount_point: false },
+            Request::Prepare { host_path: "/mnt/nvme0".into(), is_mount_point: true },
             Request::Mount { name: "data".into() },
             Request::Unmount { name: "data".into() },
         ] {
@@ -187,6 +191,7 @@ mod tests {
         assert_eq!(Request::decode(b"\x01\0\0\0\0\0\0\0\0\xff"), Err(Malformed::Text));
         let long = packet(1, 0, &"a".repeat(TEXT_BYTES_MAX + 1));
         assert_eq!(Request::decode(&long), Err(Malformed::Length { bytes: PACKET_BYTES_MAX + 1 }));
+        assert_eq!(Request::decode(&packet(1, 2, "/mnt")), Err(Malformed::Number { number: 2 }));
         let number = u64::MAX;
         assert_eq!(Reply::decode(&packet(2, number, "")), Err(Malformed::Number { number }));
     }

@@ -310,7 +310,8 @@ impl MapHolder {
             count(&self.inner.counters.older);
             return Ok(Adoption::Older);
         }
-        let (map, signed) = delta.apply(&current, &self.inner.keys.load()).inspect_err(|error| self.count_refused(error))?;
+        let (map, signed) =
+            delta.apply(&current, &self.inner.keys.load()).inspect_err(|error| self.count_refused(error))?;
         self.use_believed(map, signed).await
     }
 

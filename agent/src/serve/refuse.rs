@@ -176,7 +176,7 @@ fn hands(config: &Config) -> Result<Hands, StartError> {
     for store in &config.stores {
         if let (Hands::Mounter(mounter), Some(host_path)) = (&hands, &store.host_path) {
             let refuse = |error| StartError::Folder { field: "stores", path: host_path.into(), error };
-            mounter.prepare(host_path).map_err(|error| refuse(error.into()))?;
+            mounter.prepare(host_path, store.is_mount_point).map_err(|error| refuse(error.into()))?;
         }
     }
     Ok(hands)

@@ -24,7 +24,9 @@ pub(super) async fn follow(runtime: Runtime, file: PathBuf, authority: Authority
                 // What the agent began with is trusted already.
                 match Trust::from_pem(text.as_bytes()) {
                     Ok(trust) => match authority.trust(trust) {
-                        Ok(()) => tracing::info!(file = %file.display(), first = known.is_none(), "CA certificates are trusted"),
+                        Ok(()) => {
+                            tracing::info!(file = %file.display(), first = known.is_none(), "CA certificates are trusted")
+                        }
                         Err(error) => tracing::error!(%error, "the CA certificates can't be used; the former stay"),
                     },
                     Err(error) => tracing::error!(%error, "the file of CA certificates can't be used; the former stay"),

@@ -51,6 +51,8 @@ pub enum CaError {
 pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
+    /// Certificates of CAs that are trusted besides, PEM.
+    also: String,
     map_key: MapKey,
 }
 
@@ -92,7 +94,7 @@ impl Ca {
         let key = KeyPair::from_pem(key)?;
         let map_key = MapKey::from_pkcs8(key.serialized_der()).ok_or(CaError::Key)?;
         let issuer = Issuer::from_ca_cert_pem(&certificate, key)?;
-        Ok(Self { issuer, certificate, map_key })
+        Ok(Self { issuer, certificate, also: String::new(), map_key })
     }
 
     /// The CA's certificate in PEM.
@@ -100,8 +102,25 @@ impl Ca {
         &self.certificate
     }
 
-    /// What trusts this CA.
+    /// The same CA, which trusts these too (PEM): what they signed before is still good.
+    #[must_use]
+    pub fn trusting(mut self, also: &str) -> Self {
+        also.clone_into(&mut self.also);
+        self
+    }
+
+    /// Its own certificate, then those it trusts besides, in PEM.
+    pub fn trust_pem(&self) -> String {
+        format!("{}{}", self.certificate, self.also)
+    }
+
+    /// What trusts this CA and those it trusts.
     pub fn trust(&self) -> Result<Trust, CaError> {
+        Ok(Trust::from_pem(self.trust_pem().as_bytes())?)
+    }
+
+    /// What trusts this CA alone.
+    pub fn own_trust(&self) -> Result<Trust, CaError> {
         Ok(Trust::from_pem(self.certificate.as_bytes())?)
     }
 

@@ -38,6 +38,8 @@ pub(super) struct Core {
     shape: Shape,
     current: Option<Arc<ClusterMap>>,
     nodes: BTreeMap<NodeName, Known>,
+    /// Who leads nothing, though it serves.
+    followers: BTreeSet<NodeName>,
     /// What outweighs the nodes' own word.
     domains: BTreeMap<NodeName, Arc<str>>,
     epoch_floor: Epoch,
@@ -59,6 +61,7 @@ impl Core {
             shape,
             current,
             nodes,
+            followers: BTreeSet::new(),
             domains: BTreeMap::new(),
             epoch_floor,
             patience: Patience::default(),
@@ -89,6 +92,14 @@ impl Core {
 
     pub(super) fn retire(&mut self, name: &NodeName) {
         self.tell(name, Event::Drain);
+    }
+
+    pub(super) fn dismiss(&mut self, name: &NodeName) {
+        self.tell(name, Event::Leave);
+    }
+
+    pub(super) fn follow(&mut self, names: BTreeSet<NodeName>) {
+        self.followers = names;
     }
 
     pub(super) fn keep(&mut self, name: &NodeName) {
@@ -204,7 +215,7 @@ impl Core {
             }
         }
         let fact = |known: &Known| NodeFact {
-            node: Node { state: known.life.state(), ..known.node.clone() },
+            node: Node { state: self.part(known), ..known.node.clone() },
             joined_ms: known.joined_ms,
         };
         let facts = Facts {
@@ -220,6 +231,17 @@ impl Core {
             self.ended_ms = now_ms;
         }
         next
+    }
+
+    /// As the map has it. Returning is one that keeps its slots, and leads none while others can. The first map takes
+    /// whoever serves.
+    fn part(&self, known: &Known) -> NodeState {
+        match known.life.state() {
+            NodeState::Serving if self.current.is_some() && self.followers.contains(&known.node.name) => {
+                NodeState::Returning
+            }
+            state => state,
+        }
     }
 
     /// The current epoch, while a node drains.
@@ -308,6 +330,7 @@ impl Known {
             unreachable: report.map(|report| report.unreachable.clone()).unwrap_or_default(),
             unmet: report.map(|report| report.unmet.clone()).unwrap_or_default(),
             passthrough: report.and_then(|report| report.passthrough),
+            trusted: report.map(|report| report.trusted.clone()).unwrap_or_default(),
             offers: report.map(|report| report.offers).unwrap_or_default(),
             is_spared: false,
             share: shares.get(&self.node.id).copied().unwrap_or_default(),

@@ -15,6 +15,7 @@
 //!   |  |                                           v for lossGrace; never while it owns a slot
 //!   |  +---------------------------------------- Gone
 //!   +--------------- drain ----------------------> ^ <------- drain ------- Down
+//!                                (leave: from any state, at once)
 //! ```
 //!
 //! Returning keeps a node that comes and goes from costing an epoch and its leads each time. Draining owns nothing in the
@@ -78,6 +79,8 @@ pub(super) enum Event {
     Emptied(Epoch),
     /// It is to leave.
     Drain,
+    /// It won't come back.
+    Leave,
     /// It is to stay, or to come back.
     Stay,
 }
@@ -88,6 +91,8 @@ impl Life {
         let silent = |last_ms: u64| since(last_ms) >= SILENCE_MS;
         let draining = |last_ms: u64| Self::Draining { since_ms: now_ms, last_ms, emptied: None };
         match (self, event) {
+            (_, Event::Leave) => Self::Gone,
+
             (Self::Joining, Event::Report { .. }) => Self::Serving { last_ms: now_ms },
             (Self::Joining, Event::Drain) => Self::Gone,
             (Self::Joining, Event::Tick { .. } | Event::Emptied(_) | Event::Stay) => self,
@@ -240,6 +245,13 @@ mod tests {
         assert_eq!(lived(emptied, &[(TICK, 30_000)]), Life::Gone);
         let dead = Life::Draining { since_ms: 50_000, last_ms: 0, emptied: Some(Epoch(5)) };
         assert_eq!(lived(dead, &[(TICK, 60_000)]), Life::Gone, "nobody will hear of it again");
+    }
+
+    #[test]
+    fn who_will_not_come_back_is_gone_at_once() {
+        for state in NodeState::ALL {
+            assert_eq!(Life::resumed(state, 0).step(Event::Leave, 1, &PATIENCE), Life::Gone, "{state:?}");
+        }
     }
 
     #[test]

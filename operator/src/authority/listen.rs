@@ -11,7 +11,9 @@ use larder_proto::identity::{ClientVerifier, Identity, Joiners, identity_of};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier as _;
 use rustls::version::TLS13;
+use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -53,11 +55,12 @@ impl Incoming {
         let listener = TcpListener::bind(at).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let config = Mutex::new((Instant::now(), configure(&shared.ca, &shared)?));
+        let own = ClientVerifier::new(shared.ca.own_trust()?, shared.cluster, Joiners::Refused);
         let (sender, accepted) = mpsc::channel(64);
         tracker.spawn(async move {
             tokio::select! { biased;
                 () = stop.cancelled() => {}
-                () = accept(listener, shared, config, sender) => {}
+                () = accept(listener, shared, config, own, sender) => {}
             }
         });
         Ok(Self { address, accepted })
@@ -102,6 +105,7 @@ async fn accept(
     listener: TcpListener,
     shared: Arc<Shared>,
     config: Mutex<(Instant, Arc<ServerConfig>)>,
+    own: Arc<ClientVerifier>,
     sender: mpsc::Sender<io::Result<Peer>>,
 ) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -115,9 +119,9 @@ async fn accept(
                 continue;
             }
         };
-        let (config, sender) = (fresh(&shared, &config), sender.clone());
+        let (config, own, sender) = (fresh(&shared, &config), own.clone(), sender.clone());
         tokio::spawn(async move {
-            if let Some(peer) = shake(tcp, config, permit).await {
+            if let Some(peer) = shake(tcp, config, &own, permit).await {
                 // Nobody listens any more: the connection is dropped with everything else.
                 let _ = sender.send(Ok(peer)).await;
             }
@@ -125,7 +129,12 @@ async fn accept(
     }
 }
 
-async fn shake(tcp: TcpStream, config: Arc<ServerConfig>, permit: OwnedSemaphorePermit) -> Option<Peer> {
+async fn shake(
+    tcp: TcpStream,
+    config: Arc<ServerConfig>,
+    own: &ClientVerifier,
+    permit: OwnedSemaphorePermit,
+) -> Option<Peer> {
     tcp.set_nodelay(true).ok()?;
     let tls = match timeout(HANDSHAKE, TlsAcceptor::from(config).accept(tcp)).await {
         Ok(Ok(tls)) => tls,
@@ -135,13 +144,20 @@ async fn shake(tcp: TcpStream, config: Arc<ServerConfig>, permit: OwnedSemaphore
         }
         Err(_) => return None,
     };
-    let identity = tls.get_ref().1.peer_certificates().and_then(|chain| identity_of(chain.first()?).ok());
-    Some(Peer { tls, caller: Caller(identity), _permit: Arc::new(permit) })
+    let chain = tls.get_ref().1.peer_certificates().and_then(|chain| chain.split_first());
+    let identity = chain.and_then(|(leaf, _)| identity_of(leaf).ok());
+    let is_current = chain.is_some_and(|(leaf, rest)| own.verify_client_cert(leaf, rest, UnixTime::now()).is_ok());
+    Some(Peer { tls, caller: Caller { identity, is_current }, _permit: Arc::new(permit) })
 }
 
-/// Who calls, as its certificate says; nothing for one that joins.
+/// Who calls, as its certificate says.
 #[derive(Clone, Debug)]
-pub(super) struct Caller(pub(super) Option<Identity>);
+pub(super) struct Caller {
+    /// Nobody: it joins.
+    pub(super) identity: Option<Identity>,
+    /// Whether the CA that signs now signed it.
+    pub(super) is_current: bool,
+}
 
 /// An agent's connection.
 pub(super) struct Peer {

@@ -94,8 +94,11 @@ impl Service for Sessions {
         &self,
         request: Request<Streaming<message::Report>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let caller = request.extensions().get::<Caller>().and_then(|caller| caller.0.clone());
-        let (name, id) = match caller {
+        let caller = request.extensions().get::<Caller>();
+        if caller.is_some_and(|caller| caller.identity.is_some() && !caller.is_current) {
+            return Err(Status::failed_precondition("another CA signs now: join anew"));
+        }
+        let (name, id) = match caller.and_then(|caller| caller.identity.clone()) {
             Some(Identity::Node(cluster, name)) if cluster == self.shared.cluster => {
                 let id = self.shared.state.known(&name);
                 (name, id.ok_or_else(|| Status::unauthenticated("this node isn't known: join first"))?)

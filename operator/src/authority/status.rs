@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use larder_proto::control::{OffersReport, OriginState, Passthrough, StoreReport};
+use larder_proto::control::{AnchorDigest, OffersReport, OriginState, Passthrough, StoreReport};
 use larder_proto::ids::{Epoch, NodeId, NodeName};
 use larder_proto::map::{NodeState, Ports, Share};
 
@@ -35,6 +35,8 @@ pub struct NodeStatus {
     pub unmet: Vec<NodeId>,
     /// Whether the kernel reads whole local files past its agent.
     pub passthrough: Option<Passthrough>,
+    /// The CA certificates that it trusts.
+    pub trusted: Vec<AnchorDigest>,
     /// How far it has handed what it has to whom the map gives it.
     pub offers: OffersReport,
     /// It has been silent for long enough to lose its slots, and keeps them because many fell silent together.

@@ -31,6 +31,12 @@ struct Arguments {
     /// The namespace of the Lease
     #[arg(long, env = "POD_NAMESPACE", required = true)]
     namespace: Option<String>,
+    /// Images that a CacheCluster may ask for besides that; a star at the end stands for anything
+    #[arg(long, value_delimiter = ',')]
+    allowed_images: Vec<String>,
+    /// Taints of nodes that an autoscaler is about to remove: they drain at once
+    #[arg(long, value_delimiter = ',', default_value = "ToBeDeletedByClusterAutoscaler,karpenter.sh/disrupted")]
+    drain_taints: Vec<String>,
     /// Paths below which stores may lie
     #[arg(long, value_delimiter = ',', default_value = "/mnt,/var/lib/larder")]
     allowed_prefixes: Vec<String>,
@@ -61,6 +67,8 @@ async fn main() -> ExitCode {
     let advertise = arguments.advertise.expect(required);
     let settings = Settings {
         agent_image: arguments.agent_image.expect(required),
+        allowed_images: arguments.allowed_images.into_iter().filter(|image| !image.is_empty()).collect(),
+        drain_taints: arguments.drain_taints.into_iter().filter(|taint| !taint.is_empty()).collect(),
         advertise,
         listen: arguments.listen,
         allowed_prefixes: arguments.allowed_prefixes,

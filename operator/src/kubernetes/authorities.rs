@@ -22,6 +22,8 @@ use crate::manifest::told;
 pub struct Running {
     /// Its uid: another one of that name is another cluster.
     pub(super) uid: String,
+    /// Whom it trusts, and who signs first.
+    trust_pem: String,
     pub(super) names: Names,
     pub(super) authority: Authority,
     pub(super) ledger: Arc<ConfigMapLedger>,
@@ -41,6 +43,14 @@ pub struct Told {
     pub(super) volumes: BTreeMap<ObjectName, (Option<i64>, Result<larder_proto::ids::VolumeId, told::Refusal>)>,
     /// Why agents that should be there can't be made, where somebody said so.
     pub(super) pods_missing: Option<String>,
+    /// The Kubernetes nodes' uids.
+    pub(super) uids: BTreeMap<larder_proto::ids::NodeName, String>,
+    /// What is to become of nodes that aren't to serve as all others.
+    pub(super) targets: BTreeMap<larder_proto::ids::NodeName, larder_crds::NodeTarget>,
+    /// Why agents don't run, by node.
+    pub(super) last_words: BTreeMap<String, String>,
+    /// Whether nothing is changed.
+    pub(super) is_paused: bool,
     /// How far agents are replaced.
     pub(super) rollout: super::cluster::Rollout,
 }
@@ -87,8 +97,9 @@ impl Authorities {
     ) -> Result<Running, AuthorityError> {
         let mut all = self.running.lock().await;
         let uid = cluster.metadata.uid.clone().unwrap_or_default();
+        let trust_pem = ca.trust_pem();
         if let Some(running) = all.get(name) {
-            if running.uid == uid {
+            if running.uid == uid && running.trust_pem == trust_pem {
                 running.authority.reshape(shape(cluster));
                 running.authority.wait(crate::manifest::patience(&cluster.spec));
                 return Ok(running.clone());
@@ -121,7 +132,8 @@ impl Authorities {
         let authority = Authority::start(options, told).await?;
         authority.wait(crate::manifest::patience(&cluster.spec));
         tracing::info!(cluster = %name, at = %authority.address(), "a map authority listens");
-        let running = Running { uid, names: names.clone(), authority, ledger, volumes, told: Arc::default() };
+        let running =
+            Running { uid, trust_pem, names: names.clone(), authority, ledger, volumes, told: Arc::default() };
         all.insert(name.clone(), running.clone());
         Ok(running)
     }

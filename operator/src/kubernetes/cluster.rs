@@ -19,15 +19,18 @@ use crate::authority::CaError;
 use crate::manifest::ObjectName;
 
 mod apply;
+mod ca;
 mod deletion;
 mod dereference;
+mod leaving;
 pub mod plan;
 mod rollout;
 mod validate;
 
 pub use apply::params;
+pub use dereference::{FoundNode, cluster_allows};
 pub use rollout::Rollout;
-pub use validate::{Refused, Validated, validate};
+pub use validate::{Allowed, Refused, Validated, validate};
 
 /// Secrets of origins are read this often; everything is applied again, which changes nothing where nothing changed.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -84,7 +87,13 @@ pub async fn reconcile(
     let name = name_of(&cluster.metadata);
     let outcome = match cluster.metadata.deletion_timestamp {
         Some(_) => deletion::finish(cluster, &name, &context).await,
-        None => advance(cluster, &name, &context).await,
+        None => {
+            let outcome = advance(cluster, &name, &context).await;
+            if let Err(error) = &outcome {
+                tell_refused(cluster, &name, &context, error).await?;
+            }
+            outcome
+        }
     };
     if outcome.is_ok() {
         context.backoff.forget(&name.to_string());
@@ -94,18 +103,29 @@ pub async fn reconcile(
 
 async fn advance(cluster: &CacheCluster, name: &ObjectName, context: &Context) -> Result<Action, ReconcileError> {
     let found = dereference::find(cluster, name, context).await?;
-    let validated = match validate(cluster, name, &found, &context.settings.allowed_prefixes) {
+    let settings = &context.settings;
+    let mut images = settings.allowed_images.clone();
+    images.push(settings.agent_image.clone());
+    let allowed =
+        Allowed { prefixes: &settings.allowed_prefixes, images: &images, drain_taints: &settings.drain_taints };
+    let validated = match validate(cluster, name, &found, &allowed) {
         Ok(validated) => validated,
         Err(refused) => {
             report::refuse(context, cluster, refused.reason, &refused.message).await?;
             return Ok(Action::requeue(RESYNC));
         }
     };
-    apply::finalizer(cluster, name, context).await?;
     let names = Names { namespace: name.namespace.clone(), cluster: name.name.clone(), id: validated.id };
-    let ca = dereference::ca(cluster, &names, context).await?;
-    let trust_pem = ca.certificate_pem().to_owned();
-    let running = context.authorities.ensure(context, name, cluster, &names, ca).await?;
+    let is_paused = cluster.spec.paused;
+    if is_paused && ca::find(&names, context).await?.is_none() {
+        let message = "spec.paused is true: nothing is made before it is false";
+        report::refuse(context, cluster, ClusterReadyReason::WaitingForNodes, message).await?;
+        return Ok(Action::requeue(RESYNC));
+    }
+    apply::finalizer(cluster, name, context).await?;
+    let kept = ca::find_or_make(cluster, &names, context).await?;
+    let trust_pem = kept.trust_pem()?;
+    let running = context.authorities.ensure(context, name, cluster, &names, kept.ca()?).await?;
     running.authority.place(validated.domains());
     let told: Vec<_> = found.volumes.iter().filter_map(|volume| volume.told.clone().ok()).collect();
     running.volumes.send_if_modified(|volumes| {
@@ -113,30 +133,91 @@ async fn advance(cluster: &CacheCluster, name: &ObjectName, context: &Context) -
         *volumes = told;
         news
     });
-    running.ledger.mend().await.map_err(ReconcileError::Ledger)?;
     let at = std::net::SocketAddr::new(context.settings.advertise, running.authority.address().port());
     let inputs = plan::Inputs {
         names: &names,
-        image: &context.settings.agent_image,
+        image: cluster.spec.agent.image.as_deref().unwrap_or(&settings.agent_image),
+        drain_taints: &settings.drain_taints,
         trust_pem: &trust_pem,
         authority: Some(at),
     };
     let planned = plan::plan(cluster, &inputs);
-    apply::objects(&planned, &names, context).await?;
-    apply::cache_nodes(cluster, &names, &validated, context).await?;
-    apply::retire(&running, &validated, context).await?;
-    let rollout = rollout::advance(&running, &validated, &planned, context).await?;
+    let changed = match is_paused {
+        true => {
+            apply::whereabouts(&planned, &names, context).await?;
+            Changed::default()
+        }
+        false => {
+            let changed = change(cluster, &running, &validated, &planned, context).await?;
+            Changed { rotates: ca::rotate(cluster, &kept, &running, context).await?, ..changed }
+        }
+    };
     let pods_missing = dereference::why_pods_are_missing(&planned, &names, context).await?;
-    let again = if rollout == Rollout::UpToDate { RESYNC } else { rollout::LOOK_AGAIN };
+    let is_quiet = changed.rollout == Rollout::UpToDate && !changed.rotates;
+    let again = if is_quiet { RESYNC } else { rollout::LOOK_AGAIN };
+    let again = changed.leaving.again_in.map_or(again, |due| again.min(due.max(rollout::LOOK_AGAIN)));
     {
         let mut told = running.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         told.generation = cluster.metadata.generation;
         told.nodes = validated.nodes.iter().map(|node| node.name.clone()).collect();
         told.volumes = found.volumes.into_iter().map(dereference::FoundVolume::summary).collect();
-        told.rollout = rollout;
+        told.uids = validated.nodes.iter().map(|node| (node.name.clone(), node.uid.clone())).collect();
+        told.targets = changed.leaving.targets;
+        told.rollout = changed.rollout;
+        told.last_words = changed.last_words;
+        told.is_paused = is_paused;
         told.pods_missing = pods_missing;
     }
     Ok(Action::requeue(again))
+}
+
+/// What a reconcile has changed.
+#[derive(Default)]
+struct Changed {
+    leaving: leaving::Settled,
+    rollout: Rollout,
+    last_words: std::collections::BTreeMap<String, String>,
+    rotates: bool,
+}
+
+/// Everything that a paused cluster goes without.
+async fn change(
+    cluster: &CacheCluster,
+    running: &super::authorities::Running,
+    validated: &Validated,
+    planned: &[plan::Owned],
+    context: &Context,
+) -> Result<Changed, ReconcileError> {
+    let names = &running.names;
+    running.ledger.mend().await.map_err(ReconcileError::Ledger)?;
+    apply::objects(planned, names, context).await?;
+    apply::welcome(names, validated, context).await?;
+    apply::cache_nodes(cluster, names, validated, context).await?;
+    let leaving = leaving::settle(cluster, running, validated, context).await?;
+    let rollout::Advanced { rollout, last_words } =
+        rollout::advance(cluster, running, validated, planned, context).await?;
+    Ok(Changed { leaving, rollout, last_words, rotates: false })
+}
+
+/// Says what the API server refuses for good, such as a toleration that contradicts itself; it is tried again all the same.
+async fn tell_refused(
+    cluster: &CacheCluster,
+    name: &ObjectName,
+    context: &Context,
+    error: &ReconcileError,
+) -> Result<(), ReconcileError> {
+    let ReconcileError::Api { what, error } = error else { return Ok(()) };
+    let kube::Error::Api(answer) = &**error else { return Ok(()) };
+    let applied = match context.authorities.get(name).await {
+        Some(running) => running.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner).generation,
+        None => None,
+    };
+    // A generation that was applied once is refused by something that changed since, and passes.
+    if ![400, 403, 422].contains(&answer.code) || applied == cluster.metadata.generation {
+        return Ok(());
+    }
+    let message = format!("{what}: the API server refuses: {}", answer.message);
+    report::refuse(context, cluster, ClusterReadyReason::Invalid, &message).await
 }
 
 /// How long a failed reconcile waits.

@@ -69,6 +69,11 @@ impl Names {
         format!("{}-{pool}", self.cluster)
     }
 
+    /// Who reaches the agents.
+    pub fn network_policy(&self) -> String {
+        format!("{}-agents", self.cluster)
+    }
+
     /// What a join token must have been made for.
     pub fn audience(&self) -> String {
         format!("larder.dev/join/{}", self.id)

@@ -13,9 +13,9 @@ use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource};
 use larder_crds::{
-    CacheCluster, CacheClusterStatus, CacheNode, CacheVolume, CacheVolumeStatus, ClusterConditionType,
-    ClusterReadyReason, ConditionStatus, MinNodesMetReason, OriginReachableReason, Time, UpgradingReason,
-    VolumeConditionType, VolumeReadyReason, condition, set_condition,
+    CacheCluster, CacheClusterStatus, CacheNode, CacheNodeStatus, CacheVolume, CacheVolumeStatus, ClusterConditionType,
+    ClusterReadyReason, ConditionStatus, MinNodesMetReason, OriginReachableReason, PausedReason, StalledReason, Time,
+    UpgradingReason, VolumeConditionType, VolumeReadyReason, condition, set_condition,
 };
 use larder_proto::map::ClusterMap;
 use serde::Serialize;
@@ -90,6 +90,7 @@ fn volume_cluster(volume: &CacheVolume, own: &ObjectName) -> (String, String) {
 struct Seen {
     map: Option<Arc<ClusterMap>>,
     nodes: Vec<NodeView>,
+    leaving: Vec<NodeView>,
     told: Told,
 }
 
@@ -98,13 +99,23 @@ impl Seen {
         let told = running.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut reported = running.authority.nodes();
         let is_live = |node: &NodeStatus| node.silent_ms.is_some_and(|silent| silent < SILENT_MS);
-        let view = |name: &larder_proto::ids::NodeName| {
+        let mut view = |name: &larder_proto::ids::NodeName| {
             let position = reported.iter().position(|node| node.name == *name);
             let reported = position.map(|position| reported.swap_remove(position));
-            NodeView { name: name.clone(), is_live: reported.as_ref().is_some_and(is_live), reported, ended: None }
+            let is_live = reported.as_ref().is_some_and(is_live);
+            let ended = told.last_words.get(name.as_str()).filter(|_| !is_live).cloned();
+            NodeView { name: name.clone(), is_live, reported, ended }
         };
-        let nodes = told.nodes.iter().map(view).collect();
-        Self { map: running.authority.map(), nodes, told }
+        let nodes = told.nodes.iter().map(&mut view).collect();
+        // No pool chooses them any more, and they are on their way.
+        let left = |reported: NodeStatus| NodeView {
+            name: reported.name.clone(),
+            is_live: is_live(&reported),
+            reported: Some(reported),
+            ended: None,
+        };
+        let leaving = reported.into_iter().map(left).collect();
+        Self { map: running.authority.map(), nodes, leaving, told }
     }
 }
 
@@ -127,6 +138,18 @@ async fn report_cluster(
     let type_ = ClusterConditionType::Upgrading;
     let upgrading = condition(type_, is_true, reason, message, cluster.metadata.generation, now.clone());
     set_condition(&mut status.conditions, upgrading);
+    let (is_paused, reason, message) = match seen.told.is_paused {
+        true => (ConditionStatus::True, PausedReason::Paused, "spec.paused is true: nothing is changed"),
+        false => (ConditionStatus::False, PausedReason::NotPaused, "the operator does what the spec says"),
+    };
+    let type_ = ClusterConditionType::Paused;
+    let generation = cluster.metadata.generation;
+    set_condition(&mut status.conditions, condition(type_, is_paused, reason, message, generation, now.clone()));
+    let too_large = running.authority.is_map_too_large().then(|| {
+        let message = "the map has grown beyond 700 KiB and isn't published: the one before it stays; use fewer nodes";
+        (StalledReason::MapTooLarge, message.to_owned())
+    });
+    stall(&mut status.conditions, too_large, generation);
     if let Some(why) = &seen.told.pods_missing {
         let ready = ClusterConditionType::Ready.as_str();
         let not_ready = status.conditions.iter_mut().filter(|found| found.type_ == ready && found.status != "True");
@@ -134,12 +157,28 @@ async fn report_cluster(
     }
     announce(context, &cluster.object_ref(&()), &before.conditions, &status.conditions).await;
     write::<CacheCluster>(context, name, &status).await?;
-    for node in &seen.nodes {
+    for node in seen.nodes.iter().chain(&seen.leaving) {
         let object =
             ObjectName { namespace: name.namespace.clone(), name: names::cache_node(&name.name, node.name.as_str()) };
-        write::<CacheNode>(context, &object, &status::node(node)).await?;
+        let status = CacheNodeStatus {
+            node_uid: seen.told.uids.get(&node.name).cloned(),
+            target: seen.told.targets.get(&node.name).cloned(),
+            ..status::node(node)
+        };
+        write::<CacheNode>(context, &object, &status).await?;
     }
     Ok(())
+}
+
+/// Says that a person must act, or says it no more.
+fn stall(conditions: &mut Vec<Condition>, why: Option<(StalledReason, String)>, generation: Option<i64>) {
+    let type_ = ClusterConditionType::Stalled;
+    match why {
+        Some((reason, message)) => {
+            set_condition(conditions, condition(type_, ConditionStatus::True, reason, message, generation, now()));
+        }
+        None => conditions.retain(|found| found.type_ != type_.as_str()),
+    }
 }
 
 async fn report_volume(
@@ -165,7 +204,7 @@ async fn report_volume(
     let seen = Seen::of(running);
     match seen.told.volumes.get(name) {
         None => {
-            let message = format!("CacheCluster {cluster} takes volumes of its own namespace only (allowedNamespaces)");
+            let message = format!("CacheCluster {cluster} doesn't take volumes of this namespace (allowedNamespaces)");
             if allows(context, volume, cluster) || seen.told.generation.is_none() {
                 return Ok(());
             }
@@ -176,6 +215,7 @@ async fn report_volume(
             let reason = match (*of_secret, *field) {
                 (true, _) => VolumeReadyReason::SecretNotFound,
                 (false, "spec.origin.local") => VolumeReadyReason::NotSupported,
+                (false, "spec.replicas") => VolumeReadyReason::TooFewNodes,
                 (false, _) => VolumeReadyReason::Invalid,
             };
             refuse_volume(context, volume, name, reason, format!("{field}: {message}")).await
@@ -195,8 +235,7 @@ fn allows(context: &Context, volume: &CacheVolume, cluster: &ObjectName) -> bool
     let known = context.clusters.state();
     let found = known.iter().filter_map(|guarded| guarded.0.as_ref().ok());
     let mut found = found.filter(|known| super::cluster::name_of(&known.metadata) == *cluster);
-    let own = super::cluster::name_of(&volume.metadata).namespace;
-    found.next().is_some_and(|found| found.spec.allowed_namespaces.allows(&cluster.namespace, &own))
+    found.next().is_some_and(|found| super::cluster::cluster_allows(found, cluster, volume, context))
 }
 
 async fn refuse_volume(
@@ -228,6 +267,16 @@ pub async fn refuse(
     let ready = condition(ClusterConditionType::Ready, ConditionStatus::False, reason, message, generation, now());
     let earlier = status.conditions.clone();
     set_condition(&mut status.conditions, ready);
+    let stalled = match reason {
+        ClusterReadyReason::Invalid => Some(StalledReason::Invalid),
+        ClusterReadyReason::StoreConflict => Some(StalledReason::StoreConflict),
+        ClusterReadyReason::WaitingForNodes
+        | ClusterReadyReason::BelowMinNodes
+        | ClusterReadyReason::SlotsLost
+        | ClusterReadyReason::Deleting
+        | ClusterReadyReason::Serving => None,
+    };
+    stall(&mut status.conditions, stalled.map(|reason| (reason, message.to_owned())), generation);
     announce(context, &cluster.object_ref(&()), &earlier, &status.conditions).await;
     let status = CacheClusterStatus { observed_generation: generation, cache_id: Some(cluster.cache_id()), ..status };
     write::<CacheCluster>(context, &super::cluster::name_of(&cluster.metadata), &status).await
@@ -264,6 +313,22 @@ async fn announce(context: &Context, whom: &ObjectReference, before: &[Condition
     }
 }
 
+/// An Event about what the operator does.
+pub async fn say(context: &Context, cluster: &CacheCluster, reason: &str, action: &str, note: &str) {
+    let event = Event {
+        type_: EventType::Normal,
+        reason: reason.into(),
+        note: Some(note.into()),
+        action: action.into(),
+        secondary: None,
+    };
+    let whom = cluster.object_ref(&());
+    let published = context.recorder.publish(&event, &whom);
+    if !matches!(tokio::time::timeout(super::context::REQUEST, published).await, Ok(Ok(()))) {
+        tracing::warn!(reason, "an Event can't be written");
+    }
+}
+
 /// Whether somebody should look: what is only waited for, or goes on, is normal.
 fn is_warning(condition: &Condition) -> bool {
     let waited_for = [
@@ -277,7 +342,10 @@ fn is_warning(condition: &Condition) -> bool {
     if is(ClusterConditionType::Upgrading) || is(ClusterConditionType::Rebalancing) {
         return condition.reason == UpgradingReason::RolloutPaused.as_str();
     }
-    if is(ClusterConditionType::Degraded) {
+    if is(ClusterConditionType::Paused) {
+        return false;
+    }
+    if is(ClusterConditionType::Degraded) || is(ClusterConditionType::Stalled) {
         return condition.status == "True";
     }
     condition.status != "True" && !waited_for.contains(&condition.reason.as_str())

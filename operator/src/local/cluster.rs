@@ -232,7 +232,8 @@ impl Cluster {
         let node = |plan: &NodePlan| {
             let reported = reported.iter().find(|node| node.name == plan.name).cloned();
             let is_live = reported.as_ref().is_some_and(|node| self.hears(node)) && running.contains(&plan.name);
-            let ended = self.nodes.how_it_ended(&plan.name).map(str::to_owned);
+            let ended = self.nodes.how_it_ended(&plan.name);
+            let ended = ended.map(|how| format!("{how}; the same larder up starts it again"));
             NodeView { name: plan.name.clone(), reported, is_live, ended }
         };
         let nodes: Vec<NodeView> = self.plans.iter().map(node).collect();

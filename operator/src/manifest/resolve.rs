@@ -1,6 +1,6 @@
 //! References between documents: a volume's cluster and its Secret. What comes out can be started.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use larder_crds::{CacheCluster, CacheVolume};
 use larder_proto::volume::Volume;
@@ -84,7 +84,7 @@ fn resolve_volume(
         return Err(placed.mistake("spec.clusterRef.name", message));
     }
     let spec = &cluster.object.spec;
-    if !spec.allowed_namespaces.allows(&cluster_name.namespace, &name.namespace) {
+    if !spec.allowed_namespaces.allows(&cluster_name.namespace, &name.namespace, &BTreeMap::new()) {
         let message =
             format!("CacheCluster {cluster_name} takes volumes of its own namespace only (allowedNamespaces)");
         return Err(placed.mistake("metadata.namespace", message));

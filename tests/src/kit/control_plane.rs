@@ -368,7 +368,7 @@ pub(super) fn spawn_ending_with_us(command: &mut Command) -> Child {
     command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()))
 }
 
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(super) fn free_ports<const N: usize>() -> [u16; N] {
     // All at once, so that they are distinct; a moment later they are free again.
     let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a port"));
     listeners.map(|listener| listener.local_addr().expect("bound").port())

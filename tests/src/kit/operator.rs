@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::{IpAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::control_plane::{ControlPlane, spawn_ending_with_us};
@@ -24,11 +24,20 @@ impl Operator {
     /// When its program isn't built.
     #[must_use]
     pub fn start(plane: &ControlPlane, name: &str) -> Self {
+        Self::start_with(plane, name, &plane.as_account(NAMESPACE, "larder-operator"))
+    }
+
+    /// The same, with another way to the API server.
+    ///
+    /// # Panics
+    /// When its program isn't built.
+    #[must_use]
+    pub fn start_with(plane: &ControlPlane, name: &str, kubeconfig: &Path) -> Self {
         let log = plane.folder().join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log).expect("a log");
         let mut command = Command::new(program("larder-operator"));
         command
-            .env("KUBECONFIG", plane.as_account(NAMESPACE, "larder-operator"))
+            .env("KUBECONFIG", kubeconfig)
             .args(["--agent-image", "example.com/larder-agent:test", "--namespace", NAMESPACE])
             .args(["--advertise", &own_address().to_string(), "--probes", "127.0.0.1:0"])
             .stdin(Stdio::null())

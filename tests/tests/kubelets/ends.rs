@@ -33,7 +33,9 @@ fn agents_and_nodes_end_and_others_read_on() {
     world.wait_ready();
     readers.wait_for_progress(&world);
     let own = readers.assert_undisturbed(&world, &["n1"]);
-    let is_allowed = |line: &String| line.contains("not connected") || line.contains("No such file");
+    // A read that is under way when its mount goes is EIO: so says the kernel of a page that it waited for.
+    let words = ["not connected", "No such file", "Input/output error"];
+    let is_allowed = |line: &String| words.iter().any(|words| line.contains(words));
     assert!(own.iter().all(is_allowed), "{own:?}");
 
     // One that is killed is started again in its pod.

@@ -92,6 +92,12 @@ impl World {
                 document["stringData"] =
                     json!({"accessKeyId": self.stub.access_key(), "secretAccessKey": self.stub.secret_key()});
             }
+            Some("CacheCluster") => {
+                // The kit's nodes have folders, not disks.
+                for store in document["spec"]["pools"][0]["stores"].as_array_mut().into_iter().flatten() {
+                    store["mountPoint"] = json!("Any");
+                }
+            }
             Some("CacheVolume") => {
                 let origin = &mut document["spec"]["origin"]["s3"];
                 origin["bucket"] = json!(self.stub.bucket());

@@ -7,13 +7,14 @@ use larder_tests::kit::{ControlPlane, Kubectl, NAMESPACE, Operator};
 
 use super::{condition, pods, repository, three_nodes, wait_for_reason, wait_gone, with_crds};
 
-const OWNED: [(&str, &str); 7] = [
+const OWNED: [(&str, &str); 8] = [
     ("serviceaccount", "fast-agent"),
     ("secret", "fast-ca"),
     ("configmap", "fast-trust"),
     ("configmap", "fast-nvme"),
     ("service", "fast-authority"),
     ("endpointslice", "fast-authority"),
+    ("networkpolicy", "fast-agents"),
     ("daemonset", "fast-nvme"),
 ];
 
@@ -163,7 +164,8 @@ fn a_cluster_waits_for_its_volumes_and_leaves_nothing() {
     three_nodes(&plane);
     let kubectl = plane.kubectl();
     let everything = || -> Vec<String> {
-        let kinds = "daemonsets,configmaps,secrets,services,endpointslices,serviceaccounts,pods,cc,cv,cn";
+        let kinds =
+            "daemonsets,configmaps,secrets,services,endpointslices,networkpolicies,serviceaccounts,pods,cc,cv,cn";
         let mut names: Vec<String> =
             kubectl.run(&["get", kinds, "-o", "name"]).out().lines().map(str::to_owned).collect();
         // The controller-manager's own, which comes when it comes.

@@ -115,7 +115,9 @@ fn values_do_what_they_say_and_wrong_ones_are_refused() {
         ("node.namespace=other", "DaemonSet other/larder-node", "/metadata/name".into(), "larder-node"),
         ("stores.allowedPrefixes={/disks}", node, format!("{container}/args/3"), "/disks"),
         ("stores.allowedPrefixes={/disks}", node, format!("{container}/volumeMounts/2/mountPath"), "/disks"),
-        ("stores.allowedPrefixes={/a,/b}", operator, format!("{container}/args/1"), "/a,/b"),
+        ("stores.allowedPrefixes={/a,/b}", operator, format!("{container}/args/0"), "--allowed-prefixes=/a,/b"),
+        ("agent.allowedImages={a/*,b:1}", operator, format!("{container}/args/1"), "--allowed-images=a/*,b:1"),
+        ("operator.drainTaints={a,b/c}", operator, format!("{container}/args/2"), "--drain-taints=a,b/c"),
     ];
     for (set, object, pointer, wanted) in cases {
         let objects = rendered(kubectl, &["--set", set]);

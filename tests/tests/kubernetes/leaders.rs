@@ -1,9 +1,9 @@
 //! Two operators, and one that is killed again and again.
 
 use larder_tests::harness::{MINUTE, wait_until};
-use larder_tests::kit::{Kubectl, NAMESPACE, Operator};
+use larder_tests::kit::{FaultyServer, Kubectl, NAMESPACE, Operator};
 
-use super::{pods, repository, three_nodes, wait_for_reason, with_crds};
+use super::{condition, pods, repository, three_nodes, wait_for_reason, with_crds};
 
 fn holder(kubectl: &Kubectl) -> Option<String> {
     let lease = kubectl.get_in(NAMESPACE, "lease", "larder-operator")?;
@@ -56,4 +56,36 @@ fn killed_at_many_points_it_converges() {
     let _operator = Operator::start(&plane, "last");
     wait_for_reason(kubectl, "cc", "fast", "WaitingForNodes");
     wait_until(MINUTE, "a pod on each node", || pods(kubectl, "larder.dev/cluster=fast").len() == 3);
+}
+
+#[test]
+#[ignore = "needs the kit: make test-k8s"]
+fn an_api_server_in_bad_shape_delays_and_breaks_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plane = with_crds(folder.path());
+    three_nodes(&plane);
+    let kubectl = plane.kubectl();
+    let server = FaultyServer::start(&plane);
+    let operator = Operator::start_with(&plane, "faulty", &server.kubeconfig(folder.path()));
+    let file = repository().join("examples/s3.yaml");
+    kubectl.run(&["apply", "-f", &file.display().to_string()]).out();
+    let reason = || {
+        let cluster = kubectl.get("cc", "fast").unwrap_or_default();
+        condition(&cluster, "Ready").map(|(_, reason, _)| reason).unwrap_or_default()
+    };
+    let done = || reason() == "WaitingForNodes" && pods(kubectl, "larder.dev/cluster=fast").len() == 3;
+    let until = std::time::Instant::now() + MINUTE * 4;
+    while !done() {
+        assert!(std::time::Instant::now() < until, "{} faults: {}\n{}", server.injected(), reason(), operator.log());
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    assert!(server.injected() > 10, "{} faults", server.injected());
+    println!("{} requests failed by the kit", server.injected());
+    server.recover();
+    let scaled = r#"{"spec":{"minNodes":2}}"#;
+    kubectl.run(&["patch", "cc", "fast", "--type=merge", "-p", scaled]).out();
+    wait_until(MINUTE * 2, "and goes on when it is well", || {
+        kubectl.get("cc", "fast").is_some_and(|cc| cc["status"]["observedGeneration"] == cc["metadata"]["generation"])
+    });
+    assert!(!operator.log().contains("panicked"), "{}", operator.log());
 }

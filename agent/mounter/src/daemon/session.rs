@@ -105,8 +105,9 @@ impl Session<'_> {
 
     fn answer(&mut self, request: Request) -> Done {
         match request {
-            Request::Prepare { host_path } => {
-                stores::prepare(Path::new(&host_path), self.cluster, self.allowed).map_err(io::Error::other)?;
+            Request::Prepare { host_path, is_mount_point } => {
+                stores::prepare(Path::new(&host_path), is_mount_point, self.cluster, self.allowed)
+                    .map_err(io::Error::other)?;
                 Ok(None)
             }
             Request::Mount { name } => self.mount(&name).map(Some),

@@ -31,6 +31,12 @@ pub enum Refusal {
         /// The path.
         path: PathBuf,
     },
+    /// Nothing is mounted there.
+    #[error("{path:?} is no mount point: mount the disk there, or say mountPoint: Any")]
+    NotMounted {
+        /// The path.
+        path: PathBuf,
+    },
     /// Another cluster's.
     #[error("{path:?} holds the store of another cluster, {other}: adopt or wipe it first")]
     Another {
@@ -49,8 +55,8 @@ pub enum Refusal {
     },
 }
 
-/// Makes the folder of `cluster` below `host_path`.
-pub fn prepare(host_path: &Path, cluster: &str, allowed: &[PathBuf]) -> Result<(), Refusal> {
+/// Makes the folder of `cluster` below `host_path`; with `is_mount_point` only on another device than the folder above it.
+pub fn prepare(host_path: &Path, is_mount_point: bool, cluster: &str, allowed: &[PathBuf]) -> Result<(), Refusal> {
     let path = host_path.to_owned();
     let plain = |component: Component<'_>| matches!(component, Component::RootDir | Component::Normal(_));
     if !host_path.is_absolute() || !host_path.components().all(plain) {
@@ -61,6 +67,11 @@ pub fn prepare(host_path: &Path, cluster: &str, allowed: &[PathBuf]) -> Result<(
     }
     let system = |error: Errno| Refusal::System { path: path.clone(), error: error.into() };
     let parent = open(AT_FDCWD, host_path, ResolveFlag::RESOLVE_NO_SYMLINKS).map_err(system)?;
+    // An allowed prefix is a mount here, whatever it is on the node: it can't be told.
+    let is_prefix = allowed.iter().any(|prefix| prefix == host_path);
+    if is_mount_point && (is_prefix || !is_another_device(&parent).map_err(system)?) {
+        return Err(Refusal::NotMounted { path });
+    }
     let own = format!("{PREFIX}{cluster}");
     if let Some(other) =
         others(host_path, &parent, &own).map_err(|error| Refusal::System { path: path.clone(), error })?
@@ -83,6 +94,12 @@ pub fn prepare(host_path: &Path, cluster: &str, allowed: &[PathBuf]) -> Result<(
 fn open(at: impl AsFd, path: &Path, resolve: ResolveFlag) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     openat2(at, path, OpenHow::new().flags(flags).resolve(resolve))
+}
+
+/// Whether a folder lies on another device than the one above it.
+fn is_another_device(folder: &OwnedFd) -> Result<bool, Errno> {
+    let above = open(folder, Path::new(".."), ResolveFlag::RESOLVE_NO_SYMLINKS)?;
+    Ok(fstat(folder)?.st_dev != fstat(&above)?.st_dev)
 }
 
 /// Another cluster's folder there.
@@ -118,12 +135,12 @@ mod tests {
         std::fs::create_dir(&nvme).expect("made");
         std::fs::write(nvme.join("mine"), "kept").expect("written");
         for _ in 0..2 {
-            prepare(&nvme, CLUSTER, &allowed).expect("prepared, as often as it is asked for");
+            prepare(&nvme, false, CLUSTER, &allowed).expect("prepared, as often as it is asked for");
         }
         let made = std::fs::metadata(nvme.join(format!("larder-{CLUSTER}"))).expect("made");
         assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (AGENT_USER, AGENT_USER, 0o700));
         assert_eq!(std::fs::metadata(nvme.join("mine")).expect("kept").uid(), 0);
-        let refusal = prepare(&nvme, OTHER, &allowed).expect_err("another cluster's");
+        let refusal = prepare(&nvme, false, OTHER, &allowed).expect_err("another cluster's");
         assert!(matches!(&refusal, Refusal::Another { other, .. } if other.contains(CLUSTER)), "{refusal}");
     }
 
@@ -136,7 +153,7 @@ mod tests {
         std::fs::create_dir(&outside).expect("made");
         symlink(&outside, inside.join("link")).expect("made");
         let allowed = [inside.clone()];
-        let refusal = |path: &Path| prepare(path, CLUSTER, &allowed).expect_err("refused");
+        let refusal = |path: &Path| prepare(path, false, CLUSTER, &allowed).expect_err("refused");
         assert!(matches!(refusal(&outside), Refusal::Outside { .. }));
         assert!(matches!(refusal(&inside.join("../etc")), Refusal::Path { .. }));
         assert!(matches!(refusal(Path::new("mnt")), Refusal::Path { .. }));
@@ -145,5 +162,21 @@ mod tests {
         symlink(&outside, inside.join("d").join(format!("larder-{CLUSTER}"))).expect("made");
         assert!(matches!(refusal(&inside.join("d")), Refusal::System { .. }), "the folder itself is no link either");
         assert_eq!(std::fs::read_dir(&outside).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn a_disk_that_is_not_mounted_is_told_from_one_that_is() {
+        let disk = tempfile::tempdir().expect("a folder");
+        let root = disk.path().canonicalize().expect("a path");
+        let nvme = root.join("nvme0");
+        std::fs::create_dir(&nvme).expect("made");
+        let refused = prepare(&nvme, true, CLUSTER, std::slice::from_ref(&root));
+        assert!(matches!(refused, Err(Refusal::NotMounted { .. })), "{refused:?}");
+        assert_eq!(std::fs::read_dir(&nvme).expect("readable").count(), 0, "nothing was made");
+        // /proc lies on another device than the folder above it, wherever this runs.
+        let parent = open(AT_FDCWD, Path::new("/proc"), ResolveFlag::empty()).expect("opens");
+        assert_eq!(is_another_device(&parent), Ok(true));
+        let whole = prepare(&root, true, CLUSTER, std::slice::from_ref(&root));
+        assert!(matches!(whole, Err(Refusal::NotMounted { .. })), "a prefix is a mount here in any case: {whole:?}");
     }
 }

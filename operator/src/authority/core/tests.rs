@@ -80,6 +80,27 @@ fn an_epoch_from_before_our_memory_is_jumped() {
 }
 
 #[test]
+fn who_follows_keeps_its_slots_and_leads_none_while_others_can() {
+    let mut core = core();
+    core.follow([name(3)].into());
+    all_report(&mut core, &[1, 2, 3], 0);
+    let first = step(&mut core, 0).expect("three nodes, also those that follow");
+    let owned = |map: &ClusterMap, id| map.shares()[&NodeId(id)].owned;
+    let map = step(&mut core, 0).expect("it leads nothing from now on");
+    assert_eq!((map.shares()[&NodeId(3)].led, owned(&map, 3)), (0, owned(&first, 3)));
+    assert_eq!(step(&mut core, 0), None);
+    let serving = core.statuses(Some(&map), 0).iter().filter(|node| node.state == NodeState::Serving).count();
+    assert_eq!(serving, 3, "it serves all the same");
+
+    core.follow([name(1), name(2), name(3)].into());
+    let all = step(&mut core, 0).expect("other states");
+    assert!(Slot::all().all(|slot| !all.owners(slot).is_empty()), "somebody leads");
+    core.follow(BTreeSet::new());
+    let again = step(&mut core, 0).expect("they serve as before");
+    assert!(again.shares().values().all(|share| share.led > 5_000), "{:?}", again.shares());
+}
+
+#[test]
 fn a_removed_node_leaves_the_map_and_comes_back_as_another() {
     let mut core = core();
     all_report(&mut core, &[1, 2, 3], 0);

@@ -5,14 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use larder_crds::{CacheCluster, CacheNode, NodeRequest};
-use larder_proto::map::NodeState;
 use serde_json::json;
 
-use super::super::authorities::Running;
 use super::super::context::Context;
 use super::super::names::{self, CLUSTER_FINALIZER, CLUSTER_LABEL, MANAGER, Names};
 use super::ReconcileError;
@@ -27,28 +24,41 @@ pub fn params() -> PatchParams {
 }
 
 fn resource(kind: OwnedKind) -> ApiResource {
-    use k8s_openapi::api::{apps::v1::DaemonSet, core::v1, discovery::v1::EndpointSlice};
+    use k8s_openapi::api::{
+        apps::v1::DaemonSet, core::v1, discovery::v1::EndpointSlice, networking::v1::NetworkPolicy,
+    };
     match kind {
         OwnedKind::ServiceAccount => ApiResource::erase::<v1::ServiceAccount>(&()),
         OwnedKind::ConfigMap => ApiResource::erase::<v1::ConfigMap>(&()),
         OwnedKind::Service => ApiResource::erase::<v1::Service>(&()),
         OwnedKind::EndpointSlice => ApiResource::erase::<EndpointSlice>(&()),
+        OwnedKind::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
         OwnedKind::DaemonSet => ApiResource::erase::<DaemonSet>(&()),
     }
 }
 
 /// Applies in order, then removes the DaemonSets and ConfigMaps of pools that are gone.
 pub async fn objects(planned: &[Owned], names: &Names, context: &Context) -> Result<(), ReconcileError> {
+    each(planned.iter(), names, context).await?;
+    for kind in [OwnedKind::DaemonSet, OwnedKind::ConfigMap] {
+        let keep: BTreeSet<&str> =
+            planned.iter().filter(|owned| owned.kind == kind).map(|owned| owned.name.as_str()).collect();
+        sweep(kind, &keep, names, context).await?;
+    }
+    Ok(())
+}
+
+/// Where agents find the authority, and nothing else: what a paused cluster needs to go on.
+pub async fn whereabouts(planned: &[Owned], names: &Names, context: &Context) -> Result<(), ReconcileError> {
+    each(planned.iter().filter(|owned| owned.kind == OwnedKind::EndpointSlice), names, context).await
+}
+
+async fn each(planned: impl Iterator<Item = &Owned>, names: &Names, context: &Context) -> Result<(), ReconcileError> {
     for owned in planned {
         let api: Api<DynamicObject> =
             Api::namespaced_with(context.client.clone(), &names.namespace, &resource(owned.kind));
         let what = format!("applying {:?} {}", owned.kind, owned.name);
         answer(&what, api.patch(&owned.name, &params(), &Patch::Apply(&owned.object))).await?;
-    }
-    for kind in [OwnedKind::DaemonSet, OwnedKind::ConfigMap] {
-        let keep: BTreeSet<&str> =
-            planned.iter().filter(|owned| owned.kind == kind).map(|owned| owned.name.as_str()).collect();
-        sweep(kind, &keep, names, context).await?;
     }
     Ok(())
 }
@@ -141,62 +151,27 @@ pub async fn cache_nodes(
     Ok(())
 }
 
-fn full_name(object: &impl ResourceExt) -> String {
-    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
-}
-
-/// The nodes of a cluster that somebody asked to drain.
-fn drained(names: &Names, context: &Context) -> BTreeSet<String> {
-    let nodes = context.cache_nodes.state();
-    let nodes = nodes.iter().filter_map(|guarded| guarded.0.as_ref().ok());
-    let ours = nodes.filter(|node| {
-        node.namespace().as_deref() == Some(&names.namespace)
-            && node.spec.cluster_name == names.cluster
-            && node.spec.request == NodeRequest::Drain
-    });
-    ours.map(|node| node.spec.node_name.clone()).collect()
-}
-
-/// Nodes of the map that no pool chooses any more give their slots away; once their agent's pod is gone too they leave
-/// the map. Those that people drain give them away too, and stay in the map. Nobody leaves while no node with stores
-/// would stay: slots would have no owner.
-pub async fn retire(running: &Running, validated: &Validated, context: &Context) -> Result<(), ReconcileError> {
-    let asked = drained(&running.names, context);
-    let chosen = |name: &larder_proto::ids::NodeName| validated.nodes.iter().find(|node| node.name == *name);
-    let stays = |name: &larder_proto::ids::NodeName| chosen(name).filter(|_| !asked.contains(name.as_str()));
-    let nodes = running.authority.nodes();
-    let (back, leaving): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| stays(&node.name).is_some());
-    for node in back.iter().filter(|node| matches!(node.state, NodeState::Draining | NodeState::Gone)) {
-        tracing::info!(node = %node.name, "it is to serve again");
-        running.authority.keep(&node.name);
-    }
-    if leaving.is_empty() {
-        return Ok(());
-    }
-    if !back.iter().any(|node| node.state == NodeState::Serving && stays(&node.name).is_some_and(|c| c.has_stores)) {
-        tracing::warn!(cluster = running.names.cluster, "no node would stay: nobody leaves the map");
-        return Ok(());
-    }
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &running.names.namespace);
-    for node in leaving {
-        if !matches!(node.state, NodeState::Draining | NodeState::Gone) {
-            tracing::info!(node = %node.name, "it gives its slots to others");
-            running.authority.retire(&node.name);
+/// Takes back a Remove that was asked of the node before this one: another one has come under its name.
+pub async fn welcome(names: &Names, validated: &Validated, context: &Context) -> Result<(), ReconcileError> {
+    let api: Api<CacheNode> = Api::namespaced(context.client.clone(), &names.namespace);
+    for guarded in context.cache_nodes.state() {
+        let Ok(node) = &guarded.0 else { continue };
+        let ours = node.namespace().as_deref() == Some(&names.namespace) && node.spec.cluster_name == names.cluster;
+        if !ours || node.spec.request != NodeRequest::Remove {
             continue;
         }
-        if chosen(&node.name).is_some() {
-            continue; // It is drained, and its agent stays.
-        }
-        // Without its agent there is nothing that could be handed over.
-        let there = ListParams::default()
-            .labels(&format!("{CLUSTER_LABEL}={}", running.names.cluster))
-            .fields(&format!("spec.nodeName={}", node.name));
-        if answer("listing a node's pods", pods.list(&there)).await?.items.is_empty() {
-            tracing::info!(node = %node.name, "it leaves the map");
-            let (authority, name) = (running.authority.clone(), node.name.clone());
-            let removed = tokio::task::spawn_blocking(move || authority.remove(&name)).await;
-            removed.unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into())).map_err(ReconcileError::Ledger)?;
+        let known = node.status.as_ref().and_then(|status| status.node_uid.as_deref());
+        let there = validated.nodes.iter().find(|chosen| chosen.name.as_str() == node.spec.node_name);
+        if known.zip(there).is_some_and(|(known, there)| known != there.uid) {
+            tracing::info!(node = node.spec.node_name, "another node has come under its name");
+            let patch = Patch::Merge(json!({"spec": {"request": NodeRequest::None}}));
+            let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+            answer("taking a Remove back", api.patch(&node.name_any(), &params, &patch)).await?;
         }
     }
     Ok(())
+}
+
+fn full_name(object: &impl ResourceExt) -> String {
+    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }

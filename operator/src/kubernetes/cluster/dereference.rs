@@ -1,31 +1,31 @@
-//! What a CacheCluster refers to, read: its nodes and volumes, the Secrets of their origins, its CA.
+//! What a CacheCluster refers to, read: its nodes and volumes, and the Secrets of their origins.
 //!
-//! Secrets are got one by one: the operator may not list them. Only `<cluster>-ca` is ever written, once.
+//! Secrets are got one by one: the operator may not list them. None is ever written here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use k8s_openapi::ByteString;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Event, Secret};
-use kube::api::{ListParams, ObjectMeta, PostParams};
+use k8s_openapi::api::core::v1::{Event, Node, Secret};
+use kube::api::ListParams;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use larder_crds::{CacheCluster, CacheVolume};
 use larder_proto::ids::VolumeId;
 use larder_proto::volume::Volume;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::super::context::{Context, REQUEST};
 use super::super::names::Names;
-use super::plan::{Owned, OwnedKind, owner};
+use super::plan::{Owned, OwnedKind};
 use super::{ReconcileError, name_of};
-use crate::authority::Ca;
 use crate::manifest::told::{self, Refusal};
 use crate::manifest::{ObjectName, SecretData};
 
-const CA_CERTIFICATE: &str = "ca.pem";
-const CA_KEY: &str = "ca.key";
+/// The taint of cordoned nodes.
+const CORDONED: &str = "node.kubernetes.io/unschedulable";
 
 /// Events of one DaemonSet that are looked at: the controller counts repeated ones up.
 const EVENTS_MAX: u32 = 50;
@@ -33,12 +33,41 @@ const EVENTS_MAX: u32 = 50;
 /// What a CacheCluster refers to.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Labels of all nodes.
-    pub nodes: BTreeMap<String, BTreeMap<String, String>>,
+    /// All nodes.
+    pub nodes: BTreeMap<String, FoundNode>,
     /// The volumes that refer to it.
     pub volumes: Vec<FoundVolume>,
     /// An older CacheCluster of the same cacheId.
     pub same_cache_id: Option<ObjectName>,
+}
+
+/// A Kubernetes node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundNode {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Another node may come under its name.
+    pub uid: String,
+    /// Since when it is cordoned.
+    pub cordoned_since: Option<Timestamp>,
+    /// The keys of its taints.
+    pub taints: BTreeSet<String>,
+}
+
+impl FoundNode {
+    /// What the API server says of it. `first_seen` is when it was seen to be cordoned, for one whose taint doesn't say.
+    pub fn read(node: &Node, first_seen: impl Fn(&str) -> Timestamp) -> Self {
+        let spec = node.spec.as_ref();
+        let taints = || spec.into_iter().flat_map(|spec| spec.taints.iter().flatten());
+        let said = || taints().find(|taint| taint.key == CORDONED).and_then(|taint| Some(taint.time_added.as_ref()?.0));
+        let is_cordoned = spec.and_then(|spec| spec.unschedulable) == Some(true);
+        Self {
+            labels: node.labels().clone(),
+            uid: node.uid().unwrap_or_default(),
+            cordoned_since: is_cordoned.then(|| said().unwrap_or_else(|| first_seen(&node.name_any()))),
+            taints: taints().map(|taint| taint.key.clone()).collect(),
+        }
+    }
 }
 
 /// A CacheVolume, and what agents are told of it.
@@ -59,15 +88,20 @@ impl FoundVolume {
     }
 }
 
-/// Reads everything but the CA.
+/// Reads it all.
 pub async fn find(cluster: &CacheCluster, name: &ObjectName, context: &Context) -> Result<Found, ReconcileError> {
     let nodes = context.nodes.state();
-    let nodes = nodes.iter().map(|node| (node.name_any(), node.labels().clone())).collect();
+    let first_seen = |name: &str| context.cordons.first_seen(name);
+    let nodes: BTreeMap<String, FoundNode> =
+        nodes.iter().map(|node| (node.name_any(), FoundNode::read(node, first_seen))).collect();
+    for (name, _) in nodes.iter().filter(|(_, node)| node.cordoned_since.is_none()) {
+        context.cordons.forget(name);
+    }
     let mut volumes = Vec::new();
     for guarded in context.volumes.state() {
         let Ok(volume) = &guarded.0 else { continue };
-        if refers(volume, name) && cluster_allows(cluster, name, volume) && volume.metadata.deletion_timestamp.is_none()
-        {
+        let is_ours = refers(volume, name) && cluster_allows(cluster, name, volume, context);
+        if is_ours && volume.metadata.deletion_timestamp.is_none() {
             volumes.push(read_volume(cluster, volume, context).await?);
         }
     }
@@ -82,9 +116,11 @@ pub fn refers(volume: &CacheVolume, cluster: &ObjectName) -> bool {
 }
 
 /// Whether the cluster takes volumes of its namespace.
-pub fn cluster_allows(cluster: &CacheCluster, name: &ObjectName, volume: &CacheVolume) -> bool {
+pub fn cluster_allows(cluster: &CacheCluster, name: &ObjectName, volume: &CacheVolume, context: &Context) -> bool {
     let own = name_of(&volume.metadata).namespace;
-    cluster.spec.allowed_namespaces.allows(&name.namespace, &own)
+    let namespace = context.namespaces.get(&ObjectRef::new(&own));
+    let labels = namespace.map(|namespace| namespace.labels().clone()).unwrap_or_default();
+    cluster.spec.allowed_namespaces.allows(&name.namespace, &own, &labels)
 }
 
 async fn read_volume(
@@ -103,7 +139,11 @@ async fn read_volume(
         None => Err(format!("no Secret {wanted}")),
     };
     let local = matches!(volume.spec.origin.member(), Some(larder_crds::OriginMember::Local(_)));
-    let told = if local {
+    let too_many = volume.spec.replicas.filter(|replicas| *replicas > cluster.spec.min_nodes);
+    let told = if let Some(replicas) = too_many {
+        let message = format!("{replicas} is more than the cluster's minNodes, {}", cluster.spec.min_nodes);
+        Err(Refusal { field: "spec.replicas", message, of_secret: false })
+    } else if local {
         let message = "a local directory is an origin in `larder up` only";
         Err(Refusal { field: "spec.origin.local", message: message.into(), of_secret: false })
     } else {
@@ -134,39 +174,6 @@ fn older_of_same_id(cluster: &CacheCluster, name: &ObjectName, context: &Context
         other_name != name && other.cache_id() == cluster.cache_id() && age(other, other_name) < age(cluster, name)
     });
     same.map(|(name, _)| name).min()
-}
-
-/// The cluster's CA, made at the first visit.
-pub async fn ca(cluster: &CacheCluster, names: &Names, context: &Context) -> Result<Ca, ReconcileError> {
-    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &names.namespace);
-    if let Some(found) = answer("reading the CA's Secret", secrets.get_opt(&names.ca())).await? {
-        return ca_of(&found);
-    }
-    let (certificate, key) = Ca::generate()?;
-    let data = [(CA_CERTIFICATE, certificate), (CA_KEY, key)];
-    let metadata = ObjectMeta {
-        name: Some(names.ca()),
-        namespace: Some(names.namespace.clone()),
-        labels: Some(names.labels()),
-        owner_references: serde_json::from_value(Value::Array(vec![owner(cluster)])).ok(),
-        ..ObjectMeta::default()
-    };
-    let data = data.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes())));
-    let secret = Secret { metadata, data: Some(data.into()), type_: Some("Opaque".into()), ..Secret::default() };
-    let params = PostParams { field_manager: Some(super::super::names::MANAGER.into()), ..PostParams::default() };
-    // Of two who make one, the first wins, and the second reads it at its next attempt.
-    let made = answer("making the CA's Secret", secrets.create(&params, &secret)).await?;
-    tracing::info!(namespace = names.namespace, secret = names.ca(), "a new CA");
-    ca_of(&made)
-}
-
-fn ca_of(secret: &Secret) -> Result<Ca, ReconcileError> {
-    let text = |key: &'static str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-        let text = bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
-        text.ok_or(ReconcileError::CaKey { key })
-    };
-    Ok(Ca::from_pem(text(CA_CERTIFICATE)?, &text(CA_KEY)?)?)
 }
 
 /// What the DaemonSet controller said last, where a DaemonSet has fewer pods than it wants: a quota, or an admission that

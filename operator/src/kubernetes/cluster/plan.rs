@@ -24,6 +24,8 @@ pub enum OwnedKind {
     Service,
     /// Where the authority is now.
     EndpointSlice,
+    /// Who reaches the agents.
+    NetworkPolicy,
     /// The agents of a pool.
     DaemonSet,
 }
@@ -46,6 +48,8 @@ pub struct Inputs<'a> {
     pub names: &'a Names,
     /// The agents' image.
     pub image: &'a str,
+    /// Taints of nodes that are about to go: agents go last.
+    pub drain_taints: &'a [String],
     /// The CA's certificate, PEM.
     pub trust_pem: &'a str,
     /// Where the authority listens, once it does.
@@ -55,16 +59,11 @@ pub struct Inputs<'a> {
 /// The port of the authority's Service; its endpoint's is whatever the authority got.
 pub const JOIN_PORT: u16 = 7_709;
 
-/// For other agents.
-pub const PEER_PORT: u16 = 7_710;
-
-/// Health and metrics.
-pub const ADMIN_PORT: u16 = 7_711;
-
 /// Everything that `cluster` needs, in the order in which it is to be applied: an agent finds all that it mounts.
 pub fn plan(cluster: &CacheCluster, inputs: &Inputs<'_>) -> Vec<Owned> {
     let mut planned = vec![account(cluster, inputs), trust(cluster, inputs), service(cluster, inputs)];
     planned.extend(inputs.authority.map(|at| endpoints(cluster, inputs, at)));
+    planned.push(network_policy(cluster, inputs));
     for pool in &cluster.spec.pools {
         let smaller: Vec<&Pool> = cluster.spec.pools.iter().filter(|other| other.name < pool.name).collect();
         planned.push(daemon_set::configuration(cluster, pool, inputs));
@@ -144,6 +143,32 @@ fn endpoints(cluster: &CacheCluster, inputs: &Inputs<'_>, at: std::net::SocketAd
         "ports": [{"name": "join", "port": at.port(), "protocol": "TCP"}],
     });
     Owned { kind: OwnedKind::EndpointSlice, name, object }
+}
+
+/// Agents are reached by each other, and by whoever asks how they are. Where they go themselves is nobody's business but
+/// the origins'. Agents in their nodes' network are beyond it.
+fn network_policy(cluster: &CacheCluster, inputs: &Inputs<'_>) -> Owned {
+    let name = inputs.names.network_policy();
+    let agents = json!({"matchLabels": {
+        super::super::names::CLUSTER_LABEL: inputs.names.cluster,
+        "app.kubernetes.io/component": "agent",
+    }});
+    let ports = &cluster.spec.agent.ports;
+    let tcp = |port: i32| json!([{"protocol": "TCP", "port": port}]);
+    let object = json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(cluster, inputs.names, &name),
+        "spec": {
+            "podSelector": agents,
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"from": [{"podSelector": agents}], "ports": tcp(ports.peer)},
+                {"ports": tcp(ports.admin)},
+            ],
+        },
+    });
+    Owned { kind: OwnedKind::NetworkPolicy, name, object }
 }
 
 #[cfg(test)]

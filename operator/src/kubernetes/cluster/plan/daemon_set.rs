@@ -3,11 +3,11 @@
 //! An agent is uid 65532 without capabilities, with a read-only root and the runtime's seccomp profile, and has no API
 //! token but the one it joins with. From the host it sees its cluster's folder below /run/larder and its stores.
 
-use larder_crds::{CacheCluster, CapacityLimit, Pool, StoreSpec};
+use larder_crds::{AgentSpec, Amounts, CacheCluster, CapacityLimit, LogLevel, MountPoint, Pool, StoreSpec};
 use serde_json::{Value, json};
 
 use super::super::super::names::{AGENT_USER, TEMPLATE};
-use super::{ADMIN_PORT, Inputs, JOIN_PORT, Owned, OwnedKind, PEER_PORT, metadata, terms};
+use super::{Inputs, JOIN_PORT, Owned, OwnedKind, metadata, terms};
 
 /// Where things lie in an agent's container.
 const CONFIGURATION: &str = "/etc/larder";
@@ -35,7 +35,8 @@ pub(super) fn configuration(cluster: &CacheCluster, pool: &Pool, inputs: &Inputs
         "state": format!("{RUN}/agent"),
         "mounts": format!("{RUN}/mnt"),
         "mounter": format!("{RUN}/mounter.sock"),
-        "ports": {"peer": PEER_PORT, "admin": ADMIN_PORT},
+        "ports": cluster.spec.agent.ports,
+        "logLevel": log_level(cluster.spec.agent.log_level),
         "stores": stores,
         "watermarks": cluster.spec.watermarks,
     });
@@ -56,6 +57,7 @@ fn store(store: &StoreSpec) -> Value {
         "path": format!("{STORES}/{}", store.name),
         "hostPath": store.host_path,
         "reserveBytes": store.reserve_bytes().unwrap_or(0),
+        "isMountPoint": store.mount_point != MountPoint::Any,
     });
     // Validation has refused what can't be parsed.
     match store.capacity_limit().unwrap_or(CapacityLimit::Percent(1)) {
@@ -71,9 +73,19 @@ pub(super) fn daemon_set(cluster: &CacheCluster, pool: &Pool, smaller: &[&Pool],
     let labels = names.pool_labels(&pool.name);
     let mut metadata = metadata(cluster, names, &name);
     metadata["labels"] = json!(labels);
-    let pod = pod(pool, smaller, inputs);
+    let agent = &cluster.spec.agent;
+    let pod = pod(agent, pool, smaller, inputs);
+    let mut pod_labels = agent.pod_labels.clone();
+    pod_labels.extend(labels.clone());
+    let mut annotations = agent.pod_annotations.clone();
     let configuration = configuration(cluster, pool, inputs);
-    let digest = digest(&[&labels_text(&labels), &pod.to_string(), &configuration.object["data"].to_string()]);
+    let digest = digest(&[
+        &texts(&pod_labels),
+        &texts(&annotations),
+        &pod.to_string(),
+        &configuration.object["data"].to_string(),
+    ]);
+    annotations.insert(TEMPLATE.into(), digest);
     let object = json!({
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
@@ -85,7 +97,7 @@ pub(super) fn daemon_set(cluster: &CacheCluster, pool: &Pool, smaller: &[&Pool],
             }},
             // The operator decides which agent restarts when.
             "updateStrategy": {"type": "OnDelete"},
-            "template": {"metadata": {"labels": labels, "annotations": {TEMPLATE: digest}}, "spec": pod},
+            "template": {"metadata": {"labels": pod_labels, "annotations": annotations}, "spec": pod},
         },
     });
     Owned { kind: OwnedKind::DaemonSet, name, object }
@@ -98,15 +110,29 @@ fn digest(parts: &[&str]) -> String {
     hex::encode(&digest.as_ref()[..8])
 }
 
-fn labels_text(labels: &std::collections::BTreeMap<String, String>) -> String {
-    json!(labels).to_string()
+fn texts(texts: &std::collections::BTreeMap<String, String>) -> String {
+    json!(texts).to_string()
 }
 
-fn pod(pool: &Pool, smaller: &[&Pool], inputs: &Inputs<'_>) -> Value {
+/// As the agent's configuration has it.
+fn log_level(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info | LogLevel::Unknown => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    }
+}
+
+fn pod(agent: &AgentSpec, pool: &Pool, smaller: &[&Pool], inputs: &Inputs<'_>) -> Value {
     // Validation has refused what needs too many terms.
     let terms = terms(pool, smaller).filter(|terms| !terms.is_empty());
     let nowhere = || vec![json!({"matchExpressions": [{"key": "larder.dev/nowhere", "operator": "Exists"}]})];
-    json!({
+    // An agent leaves a node after everybody else: those who read through it must be able to finish.
+    let going = inputs.drain_taints.iter().map(|key| json!({"key": key, "operator": "Exists"}));
+    let tolerations: Vec<Value> = going.chain(pool.tolerations.iter().map(|toleration| json!(toleration))).collect();
+    let mut pod = json!({
         "serviceAccountName": inputs.names.account(),
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
@@ -114,11 +140,7 @@ fn pod(pool: &Pool, smaller: &[&Pool], inputs: &Inputs<'_>) -> Value {
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": terms.unwrap_or_else(nowhere),
         }}},
-        // An agent leaves a node after everybody else: those who read through it must be able to finish.
-        "tolerations": [
-            {"key": "karpenter.sh/disrupted", "operator": "Exists", "effect": "NoSchedule"},
-            {"key": "ToBeDeletedByClusterAutoscaler", "operator": "Exists", "effect": "NoSchedule"},
-        ],
+        "tolerations": tolerations,
         "securityContext": {
             "runAsNonRoot": true,
             "runAsUser": AGENT_USER,
@@ -126,12 +148,35 @@ fn pod(pool: &Pool, smaller: &[&Pool], inputs: &Inputs<'_>) -> Value {
             "fsGroup": AGENT_USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [container(pool, inputs)],
+        "containers": [container(agent, pool, inputs)],
         "volumes": volumes(pool, inputs),
-    })
+    });
+    if let Some(class) = &agent.priority_class_name {
+        pod["priorityClassName"] = json!(class);
+    }
+    if !agent.image_pull_secrets.is_empty() {
+        pod["imagePullSecrets"] = json!(agent.image_pull_secrets);
+    }
+    if agent.host_network {
+        pod["hostNetwork"] = json!(true);
+        // Names of Services are the cluster's also there.
+        pod["dnsPolicy"] = json!("ClusterFirstWithHostNet");
+    }
+    pod
 }
 
-fn container(pool: &Pool, inputs: &Inputs<'_>) -> Value {
+/// What is asked for; absent where nothing is.
+fn resources(agent: &AgentSpec) -> Option<Value> {
+    let mut resources = json!({});
+    for (field, amounts) in [("requests", &agent.resources.requests), ("limits", &agent.resources.limits)] {
+        if *amounts != Amounts::default() {
+            resources[field] = json!(amounts);
+        }
+    }
+    resources.as_object().is_some_and(|some| !some.is_empty()).then_some(resources)
+}
+
+fn container(agent: &AgentSpec, pool: &Pool, inputs: &Inputs<'_>) -> Value {
     let mut mounts = vec![
         json!({"name": "configuration", "mountPath": CONFIGURATION, "readOnly": true}),
         json!({"name": "trust", "mountPath": TRUST, "readOnly": true}),
@@ -145,7 +190,7 @@ fn container(pool: &Pool, inputs: &Inputs<'_>) -> Value {
         let asked = json!({"path": path, "port": "admin"});
         json!({"httpGet": asked, "periodSeconds": period_s, "timeoutSeconds": 5, "failureThreshold": failures})
     };
-    json!({
+    let mut container = json!({
         "name": "agent",
         "image": inputs.image,
         "imagePullPolicy": "IfNotPresent",
@@ -158,8 +203,8 @@ fn container(pool: &Pool, inputs: &Inputs<'_>) -> Value {
             {"name": "POD_IP", "valueFrom": from("status.podIP")},
         ],
         "ports": [
-            {"name": "peer", "containerPort": PEER_PORT, "protocol": "TCP"},
-            {"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"},
+            {"name": "peer", "containerPort": agent.ports.peer, "protocol": "TCP"},
+            {"name": "admin", "containerPort": agent.ports.admin, "protocol": "TCP"},
         ],
         // A busy node is no reason to kill an agent: a minute without an answer is.
         "livenessProbe": probe("/healthz", 10, 6),
@@ -170,7 +215,13 @@ fn container(pool: &Pool, inputs: &Inputs<'_>) -> Value {
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": mounts,
-    })
+        // Its last words are the reason: they are quoted in the CacheCluster's problems.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    });
+    if let Some(resources) = resources(agent) {
+        container["resources"] = resources;
+    }
+    container
 }
 
 fn volumes(pool: &Pool, inputs: &Inputs<'_>) -> Vec<Value> {

@@ -16,12 +16,21 @@ fn cluster() -> CacheCluster {
             "minNodes": 3,
             "replicas": 2,
             "failureDomain": "topology.kubernetes.io/zone",
+            "agent": {
+                "imagePullSecrets": [{"name": "pull"}],
+                "resources": {"requests": {"cpu": "500m", "memory": "2Gi"}, "limits": {"memory": "4Gi"}},
+                "priorityClassName": "important",
+                "ports": {"peer": 17710},
+                "podLabels": {"team": "a"},
+                "podAnnotations": {"example.com/scrape": "true"},
+                "logLevel": "Debug",
+            },
             "pools": [
                 {"name": "nvme", "selector": {"matchLabels": {"disk": "nvme"}}, "stores": [
                     {"name": "d0", "hostPath": "/mnt/nvme0", "capacity": "90%", "reserve": "10Gi"},
-                    {"name": "d1", "hostPath": "/mnt/nvme1/", "capacity": "900Gi", "reserve": 0},
+                    {"name": "d1", "hostPath": "/mnt/nvme1/", "capacity": "900Gi", "reserve": 0, "mountPoint": "Any"},
                 ]},
-                {"name": "readers", "selector": {"matchLabels": {"reads": "yes"}}},
+                {"name": "readers", "selector": {"matchLabels": {"reads": "yes"}}, "tolerations": [{"key": "gpu", "operator": "Exists"}]},
             ],
         },
     });
@@ -37,6 +46,7 @@ fn planned() -> Vec<Owned> {
     let inputs = Inputs {
         names: &names,
         image: "example.com/larder-agent:0.1.0",
+        drain_taints: &["ToBeDeletedByClusterAutoscaler".into(), "karpenter.sh/disrupted".into()],
         trust_pem: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
         authority: Some(([10, 0, 0, 7], 31_709).into()),
     };
