@@ -9,7 +9,7 @@ DIR ?= $(shell rustc --print sysroot)/lib
 
 .PHONY: help
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: ## installs what building needs and this machine lacks, and says what
@@ -68,6 +68,18 @@ sim: install ## the simulated cluster through SEEDS=500 storms; one that fails s
 	LARDER_SIM_SEEDS=$(SEEDS) LARDER_SIM_FROM=$(FROM) cargo test --locked --workspace --lib -- \
 		world::storm::after_any_storm --nocapture
 	@echo "sim: ok, $(SEEDS) seeds"
+
+# Of `make test-long`: storms, histories of maps that are planned, deaths of an owner.
+STORMS ?= 20000
+CASES ?= 10000
+KILLS ?= 100
+
+.PHONY: test-long
+test-long: install ## full counts: STORMS=20000, CASES=10000 histories of maps, KILLS=100 of an owner
+	cargo build --locked --workspace --bins
+	LARDER_MAP_CASES=$(CASES) cargo test --locked --workspace --lib -- placement::tests::whatever --nocapture
+	LARDER_KILLS=$(KILLS) cargo test --locked --workspace --test scenarios -- deaths::an_owner_that_is_killed --nocapture
+	$(MAKE) sim SEEDS=$(STORMS)
 
 .PHONY: lint
 lint: ## formatting and lints, warnings refused

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use larder_agent::runtime::Runtime;
 use larder_agent::runtime::disk::{AlignedBuf, BufferPool};
-use larder_agent::runtime::net::{BoxIo, ConnectError, Identity, Lane, Listener, Net, PlainListener};
+use larder_agent::runtime::net::{BoxIo, Carries, ConnectError, Identity, Lane, Listener, Net, PlainListener};
 use larder_agent::store::{Giver, StoreConfig, Stores, Watermarks};
 use larder_proto::checksum::block_crcs;
 use larder_proto::ids::VolumeId;
@@ -22,7 +22,7 @@ struct NoNet;
 
 #[async_trait]
 impl Net for NoNet {
-    async fn connect(&self, _: std::net::SocketAddr, _: &Identity, _: Lane) -> Result<BoxIo, ConnectError> {
+    async fn connect(&self, _: std::net::SocketAddr, _: &Identity, _: Lane, _: Carries) -> Result<BoxIo, ConnectError> {
         Err(ConnectError::Io(std::io::ErrorKind::Unsupported.into()))
     }
 

@@ -4,6 +4,7 @@
 //! every pool a bound. The peer's identity is that of its certificate, and it counts only while [`Members`] knows it.
 //! This module knows nothing of stores, flights or origins: it moves segments that their receiver checks.
 
+use std::io;
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
@@ -62,6 +63,11 @@ pub enum PeerError {
 }
 
 impl PeerError {
+    /// The other side's kernel acknowledged nothing for too long.
+    fn silent() -> Self {
+        Self::Connect(ConnectError::Io(io::ErrorKind::TimedOut.into()))
+    }
+
     /// Whether the peer could not be reached at all: only then does an owner that isn't first fill by itself.
     pub fn is_unreachable(&self) -> bool {
         match self {

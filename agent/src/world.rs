@@ -37,6 +37,7 @@ use crate::runtime::{Clock, Rng, Runtime};
 use crate::serve::below::{Bytewise, Members};
 use crate::store::{StoreConfig, Stores, Watermarks};
 
+mod cuts;
 mod directories;
 mod handovers;
 mod simulation;
@@ -79,6 +80,7 @@ struct Place {
     name: NodeName,
     address: IpAddr,
     disk: SimDisk,
+    clock: Arc<SimClock>,
     alive: Option<Alive>,
     starts: u64,
     /// What its store may hold.
@@ -119,6 +121,7 @@ impl World {
 
     /// The same with more nodes, the first three of which run. The planner gives the slots to those that serve.
     pub async fn planned(seed: u64, budget_bytes: u64, nodes: u32) -> Self {
+        assert!(nodes >= NODES, "the first three run");
         let mut world = Self::with_nodes(seed, budget_bytes, nodes).await;
         world.plan(BTreeSet::new());
         world
@@ -138,6 +141,7 @@ impl World {
                 name,
                 address: Ipv4Addr::new(10, 0, 0, last).into(),
                 disk: SimDisk::new(seed ^ u64::from(number), DISK_BYTES),
+                clock: Arc::new(SimClock::new()),
                 alive: None,
                 starts: 0,
                 store_bytes: DISK_BYTES / 2,
@@ -241,7 +245,44 @@ impl World {
         self.net.part(&self.places[a].identity, &self.places[b].identity);
     }
 
-    /// Every two nodes can reach each other again.
+    /// What a node says to another doesn't arrive, and nobody is told, until it is [mended](Self::mend) or the net is
+    /// [healed](Self::heal).
+    pub fn cut(&self, from: usize, to: usize) {
+        self.net.cut(&self.places[from].identity, &self.places[to].identity);
+    }
+
+    /// It arrives again.
+    pub fn mend(&self, from: usize, to: usize) {
+        self.net.mend(&self.places[from].identity, &self.places[to].identity);
+    }
+
+    /// Nobody hears the node, and it hears nobody.
+    pub fn isolate(&self, node: usize) {
+        for other in (0..self.count()).filter(|other| *other != node) {
+            self.cut(node, other);
+            self.cut(other, node);
+        }
+    }
+
+    /// It hears and is heard.
+    pub fn rejoin(&self, node: usize) {
+        for other in (0..self.count()).filter(|other| *other != node) {
+            self.mend(node, other);
+            self.mend(other, node);
+        }
+    }
+
+    /// Of a thousand bursts that the node says, so many are lost at first.
+    pub fn lose(&self, node: usize, per_mille: u64) {
+        self.net.lose(&self.places[node].identity, per_mille);
+    }
+
+    /// The machine's time jumps on one node.
+    pub fn jump(&self, node: usize, by_ms: i64) {
+        self.places[node].clock.jump(by_ms);
+    }
+
+    /// Every two nodes can reach each other again, and no word is lost.
     pub fn heal(&self) {
         self.net.heal();
     }
@@ -283,7 +324,7 @@ impl World {
         let number = index as u64 + 1;
         let seed = self.seed.wrapping_mul(31).wrapping_add(number * 1_000 + place.starts);
         let net = self.net.node(place.identity.clone(), place.address);
-        let runtime = Runtime::sim(seed, net, place.disk.clone());
+        let runtime = Runtime { clock: place.clock.clone(), ..Runtime::sim(seed, net, place.disk.clone()) };
         let buffers = BufferPool::new(32 << 20);
         let config =
             [StoreConfig { name: "nvme0".into(), path: PathBuf::from("/nvme0"), capacity_bytes: place.store_bytes }];
@@ -348,6 +389,11 @@ impl World {
         self.planned = Some(next);
         self.hand_out();
         true
+    }
+
+    /// The epoch of now.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch)
     }
 
     /// The map of now.

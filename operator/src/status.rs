@@ -211,11 +211,13 @@ fn problems(view: View<'_>) -> Vec<Problem> {
             (Some(_), false) => add("Silent", "its agent doesn't report".into()),
             (Some(reported), true) => {
                 match reported.state {
-                    NodeState::Suspect => add("Suspect", "it was silent for 3 s; others lead its slots".into()),
-                    NodeState::Returning => add(
-                        "Returning",
-                        "it was silent and reports again; it leads slots again after 3 s without a gap".into(),
+                    NodeState::Suspect => add(
+                        "Suspect",
+                        "it was silent for 3 s, or half of its peers can't reach it; others lead its slots".into(),
                     ),
+                    NodeState::Returning => {
+                        add("Returning", "it is heard again; it leads slots again after 3 s without a gap".into())
+                    }
                     NodeState::Joining
                     | NodeState::Serving
                     | NodeState::Draining

@@ -365,6 +365,28 @@ async fn a_wrong_token_opens_nothing() {
     authority.stop().await;
 }
 
+/// A token that was copied makes no second node: there is one id, and whoever came last speaks for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_node_twice_is_one_node_and_the_newer_session_counts() {
+    let world = World::new();
+    let authority = world.authority("127.0.0.1:0").await;
+    let first = world.agent_at("n1", "n1", authority.address(), 7801).await;
+    until("it reports", || (authority.nodes().len() == 1).then_some(())).await;
+    let (token, elsewhere) = (world.path("n1.token"), world.path("copy"));
+    let copy = Agent::start("n1", world.trust(), token, &elsewhere, authority.address(), 7802).await;
+    until("the newer one speaks", || authority.nodes().iter().any(|node| node.ports.peer == 7802).then_some(())).await;
+    until("the older one is told", || (first.client.counts().failures > 0).then_some(())).await;
+    let nodes = authority.nodes();
+    assert_eq!(nodes.iter().map(|node| node.id).collect::<Vec<_>>(), [NodeId(1)]);
+    first.stop().await;
+    until("the last one has it", || {
+        (authority.nodes()[0].ports.peer == 7802 && *copy.client.connected().borrow()).then_some(())
+    })
+    .await;
+    copy.stop().await;
+    authority.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_without_a_certificate_leads_to_a_join() {
     let world = World::new();

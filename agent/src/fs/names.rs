@@ -22,6 +22,7 @@ use crate::map::{MapHolder, Owner};
 use crate::origin::Origins;
 use crate::peer::{Client, ControlRoutes};
 use crate::runtime::Runtime;
+use crate::runtime::circuit::Verdict;
 
 mod home;
 mod listing;
@@ -39,6 +40,9 @@ const HOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// A peer that couldn't be asked isn't asked again for this long.
 const AVOID_FOR: Duration = Duration::from_secs(1);
+
+/// A connection that took so long to fail was silent: nobody should wait for that peer again soon.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// Asks homes, and is one. Cheap to clone.
 #[derive(Clone)]
@@ -133,7 +137,7 @@ impl Homes {
                     return Ok(answer);
                 }
                 Err(AskError::Kind(kind)) if is_final(kind) => return Err(kind),
-                Err(AskError::Kind(_) | AskError::Peer) => {}
+                Err(AskError::Kind(_) | AskError::Peer | AskError::Unreached) => {}
             }
             if self.0.runtime.clock.now() >= deadline {
                 return Err(ErrorKind::DeadlineExceeded);
@@ -177,7 +181,8 @@ impl Homes {
         deadline: Instant,
     ) -> Result<Answer, AskError> {
         let channel = self.channel(owner.id)?;
-        let hop = deadline.min(self.0.runtime.clock.now() + HOP_WITHIN);
+        let asked = self.0.runtime.clock.now();
+        let hop = deadline.min(asked + HOP_WITHIN);
         let runtime = &self.0.runtime;
         let answer = match question {
             Question::Lookup(name) => {
@@ -187,8 +192,16 @@ impl Homes {
                 wire::list(runtime, channel, (volume, dir, *after), max_age, hop).await.map(Answer::Part)
             }
         };
-        if let Err(AskError::Peer) = answer {
-            self.0.avoided.lock().insert(owner.id, self.0.runtime.clock.now() + AVOID_FOR);
+        let now = self.0.runtime.clock.now();
+        match answer {
+            Ok(_) | Err(AskError::Kind(_)) => self.0.peers.saw(owner.id, Verdict::Alive),
+            Err(AskError::Unreached) if now - asked >= SILENCE => self.0.peers.saw(owner.id, Verdict::Hung),
+            Err(AskError::Unreached) => self.0.peers.saw(owner.id, Verdict::Failed),
+            // It may be the origin that it waits for.
+            Err(AskError::Peer) => self.0.peers.saw(owner.id, Verdict::Unknown),
+        }
+        if matches!(answer, Err(AskError::Peer | AskError::Unreached)) {
+            self.0.avoided.lock().insert(owner.id, now + AVOID_FOR);
         }
         answer
     }
@@ -199,6 +212,10 @@ impl Homes {
         avoided.retain(|_, until| now < *until);
         if avoided.contains_key(&node) {
             return Err(AskError::Peer);
+        }
+        drop(avoided);
+        if !self.0.peers.admits(node) {
+            return Err(AskError::Unreached);
         }
         self.0.peers.control(node).map_err(|_| AskError::Peer)
     }

@@ -3,6 +3,9 @@
 //! Only the node that a certificate names is believed about itself. The reply says where others have moved to, so that
 //! agents which restart one after another find each other without the authority. [`Meeting`] says which Serving nodes
 //! weren't reached yet: until there are none, reads may go past them to the origin.
+//!
+//! Afterwards it says so again, once a second, to peers that were asked in vain: so it is known when they can be reached
+//! again though nobody has anything to ask them, and the authority hears of those that can't.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Response, Status};
 
 use super::{Client, ControlRoutes, Members};
+use crate::runtime::circuit::Verdict;
 
 /// Nodes that are told at a time.
 const TELL_AT_ONCE: usize = 16;
@@ -34,6 +38,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A node that couldn't be reached for this long, wherever it was said to be, is taken for dead; the authority, if it is
 /// there, has said so long before.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
+
+/// How often peers that were asked in vain are tried.
+const TRY_EVERY: Duration = Duration::from_secs(1);
+
+/// A try that took so long to fail met silence.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// Whom this agent hasn't reached since it began. Cheap to clone.
 #[derive(Clone, Default)]
@@ -89,9 +99,15 @@ impl Meeting {
 
 impl Client {
     /// Says to every node of the map that this one is at `own`; `changed` tells when there is another map.
+    /// From then on it tries peers that can't be reached.
     pub fn announce(&self, own: NodeAddress, changed: watch::Receiver<Epoch>) -> Meeting {
         let meeting = Meeting::default();
-        self.runtime().tasks.spawn(announce(self.clone(), own, changed, meeting.clone()));
+        let (client, met) = (self.clone(), meeting.clone());
+        self.runtime().tasks.spawn(async move {
+            if announce(&client, &own, changed, met).await.is_some() {
+                try_again(&client, &own).await;
+            }
+        });
         meeting
     }
 }
@@ -102,25 +118,47 @@ pub fn routes(routes: ControlRoutes, members: Arc<dyn Members>) -> ControlRoutes
     routes.with(server.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
 }
 
-async fn announce(client: Client, own: NodeAddress, mut changed: watch::Receiver<Epoch>, meeting: Meeting) {
+/// Nothing when there will be no other map.
+async fn announce(
+    client: &Client,
+    own: &NodeAddress,
+    mut changed: watch::Receiver<Epoch>,
+    meeting: Meeting,
+) -> Option<()> {
     let (mut told, mut since) = (BTreeSet::new(), BTreeMap::new());
     loop {
         let now = client.runtime().clock.now();
         changed.mark_unchanged();
-        let left = untold(&client, &told, &mut since, now);
-        let heard = stream::iter(left.clone()).map(|node| tell(&client, node, &own)).buffer_unordered(TELL_AT_ONCE);
+        let left = untold(client, &told, &mut since, now);
+        let heard = stream::iter(left.clone()).map(|node| tell(client, node, own)).buffer_unordered(TELL_AT_ONCE);
         told.extend(heard.filter_map(|heard| async move { heard }).collect::<Vec<NodeId>>().await);
         if client.members().epoch() > Epoch(0) {
-            let left = untold(&client, &told, &mut since, client.runtime().clock.now());
+            let left = untold(client, &told, &mut since, client.runtime().clock.now());
             meeting.set(client.members().serving().into_iter().filter(|node| left.contains(node)).collect());
             if left.is_empty() {
-                return;
+                return Some(());
             }
         }
         tokio::select! { biased;
-            mapped = changed.changed() => if mapped.is_err() { return },
+            mapped = changed.changed() => mapped.ok()?,
             () = sleep(PAUSE) => {}
         }
+    }
+}
+
+/// Tries peers that were asked in vain, for ever.
+async fn try_again(client: &Client, own: &NodeAddress) {
+    loop {
+        sleep(TRY_EVERY).await;
+        let due = client.troubled().into_iter().filter(|node| client.admits(*node));
+        let tried = stream::iter(due).map(|node| async move {
+            let began = client.runtime().clock.now();
+            if tell(client, node, own).await.is_none() {
+                let is_silent = client.runtime().clock.now() - began >= SILENCE;
+                client.saw(node, if is_silent { Verdict::Hung } else { Verdict::Failed });
+            }
+        });
+        tried.buffer_unordered(TELL_AT_ONCE).for_each(|()| async {}).await;
     }
 }
 
@@ -143,7 +181,7 @@ async fn tell(client: &Client, node: NodeId, own: &NodeAddress) -> Option<NodeId
     match reply.ok()?.map(|reply| parse_whereabouts(reply.into_inner())) {
         Ok(Ok(moved)) => {
             client.members().hear(moved);
-            client.is_well(node);
+            client.saw(node, Verdict::Alive);
             Some(node)
         }
         Ok(Err(error)) => {

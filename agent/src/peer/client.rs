@@ -4,6 +4,7 @@
 //! fails before any answer is replaced once by a new one: the peer may have closed it while it lay here.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -130,13 +131,24 @@ impl Client {
             .collect()
     }
 
+    /// The same of those that the map still has; the others are forgotten.
+    pub(super) fn troubled(&self) -> Vec<NodeId> {
+        self.inner.circuits.lock().retain(|node, _| self.inner.members.locate(*node).is_some());
+        self.unreachable()
+    }
+
     pub(super) fn runtime(&self) -> &Runtime {
         &self.inner.runtime
     }
 
-    /// The node has answered on the control lane.
-    pub(super) fn is_well(&self, node: NodeId) {
-        self.inner.record(node, Verdict::Alive);
+    /// Whether the node may be asked on the control lane now; what that shows is to be [told](Self::saw).
+    pub fn admits(&self, node: NodeId) -> bool {
+        self.inner.admit(node)
+    }
+
+    /// What a request on the control lane has shown of the node: both lanes have one circuit.
+    pub fn saw(&self, node: NodeId, verdict: Verdict) {
+        self.inner.record(node, verdict);
     }
 
     /// Who its peers are.
@@ -369,6 +381,8 @@ impl Client {
             match timeout_at(deadline, leased.sender.send_request(request)).await {
                 Err(_) => return Err(PeerError::Deadline),
                 Ok(Ok(answer)) => return Ok((leased, answer)),
+                // A new connection would wait as long once more.
+                Ok(Err(error)) if is_silence(&error) => return Err(PeerError::silent()),
                 Ok(Err(_)) if leased.was_idle => {
                     self.inner.counts.retries.fetch_add(1, Ordering::Relaxed);
                     freshness = Freshness::New;
@@ -377,6 +391,18 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether a request failed because the other side's kernel acknowledged nothing for too long.
+fn is_silence(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if inner.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
 }
 
 /// An attempt that waits for the head of an answer. Dropped while it waits, it tells the circuit what it saw.
@@ -428,11 +454,13 @@ impl Inner {
         self.circuits.lock().get_mut(&node).is_none_or(|circuit| circuit.admit(now))
     }
 
-    /// What a failure says about the peer: a long silence, whether while connecting or after, is enough to ask others.
+    /// What a failure says about the peer: a long silence, whether while connecting or after, is enough to ask others; so
+    /// is a shorter one of its kernel.
     fn verdict(&self, error: &PeerError, began: Instant) -> Verdict {
+        let cut = matches!(error, PeerError::Connect(error) if error.is_silence());
         let silent = matches!(error, PeerError::Deadline | PeerError::Connect(ConnectError::Deadline { .. }));
         let long = self.runtime.clock.now().duration_since(began) >= GIVEN_UP;
-        if silent && long { Verdict::Hung } else { Verdict::Failed }
+        if cut || silent && long { Verdict::Hung } else { Verdict::Failed }
     }
 
     fn record(&self, node: NodeId, verdict: Verdict) {

@@ -15,14 +15,18 @@ use tonic::transport::{Channel, Endpoint};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
+use super::client::FILL_HEAD;
 use super::pool::Destination;
-use crate::runtime::net::{Lane, Net};
+use crate::runtime::net::{Carries, Lane, Net};
 
 /// TCP and TLS together, as on the bytes lane.
-const CONNECT: Duration = Duration::from_secs(1);
+const CONNECT: Duration = FILL_HEAD;
 
-/// A silent peer is noticed by then, also without requests under way.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// A peer that is asked and silent is pinged so often: it may be waiting for an origin.
+const PING_EVERY: Duration = Duration::from_millis(500);
+
+/// How long an answer to a ping may take. Beyond it the process hangs; one that gets no processor takes its time.
+const PONG_WITHIN: Duration = Duration::from_millis(1500);
 
 /// A channel to wherever `destination` says when it connects.
 pub(super) fn channel(
@@ -35,7 +39,7 @@ pub(super) fn channel(
             let to = to.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
             let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
             for address in to.addresses {
-                match net.connect(address, &to.identity, Lane::Control).await {
+                match net.connect(address, &to.identity, Lane::Control, Carries::Questions).await {
                     Ok(io) => return Ok(TokioIo::new(io)),
                     Err(error) => failure = io::Error::new(io::ErrorKind::NotConnected, error),
                 }
@@ -46,8 +50,8 @@ pub(super) fn channel(
     // Names no host: the connector decides where, certificates decide who.
     Endpoint::from_static("http://larder")
         .connect_timeout(CONNECT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN)
         .connect_with_connector_lazy(connector)
 }
 

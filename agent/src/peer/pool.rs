@@ -21,7 +21,7 @@ use super::PeerError;
 use super::client::FILL_HEAD;
 use super::outgoing::Outgoing;
 use crate::runtime::Runtime;
-use crate::runtime::net::{ConnectError, Identity, Lane};
+use crate::runtime::net::{Carries, ConnectError, Identity, Lane};
 
 /// How long a connection may be idle. Shorter than what the other side allows.
 const IDLE: Duration = Duration::from_secs(20);
@@ -30,7 +30,7 @@ const IDLE: Duration = Duration::from_secs(20);
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// TCP and TLS together. In one data center they take a few milliseconds; a process that gets no processor takes its time
-/// for TLS, and is waited for as long as for an answer.
+/// for TLS, and is waited for as long as for an answer. A kernel that doesn't answer is not waited for that long.
 const CONNECT: Duration = FILL_HEAD;
 
 /// Headers of an answer are few; a peer that sends more isn't one.
@@ -56,6 +56,14 @@ impl Purpose {
             Self::Have => 2,
             Self::Fill => 4,
             Self::Put | Self::Keep => 1,
+        }
+    }
+
+    /// What is sent over them.
+    const fn carries(self) -> Carries {
+        match self {
+            Self::Have | Self::Fill => Carries::Questions,
+            Self::Put | Self::Keep => Carries::Bodies,
         }
     }
 }
@@ -184,7 +192,7 @@ impl Pool {
             }
         }
         let total = self.total_permit(deadline).await?;
-        let sender = self.connect(to, deadline).await?;
+        let sender = self.connect(to, key.1.carries(), deadline).await?;
         Ok(Leased { sender, was_idle: false, key, total, _turn: turn.clone(), pool: self.clone() })
     }
 
@@ -231,13 +239,18 @@ impl Pool {
         oldest.min_by_key(|shelf| shelf.idle.front().map(|idle| idle.since))?.idle.pop_front()
     }
 
-    async fn connect(&self, to: &Destination, deadline: Instant) -> Result<SendRequest<Outgoing>, PeerError> {
+    async fn connect(
+        &self,
+        to: &Destination,
+        carries: Carries,
+        deadline: Instant,
+    ) -> Result<SendRequest<Outgoing>, PeerError> {
         let limit = deadline.min(self.runtime.clock.now() + CONNECT);
         let too_late =
             || ConnectError::Deadline { deadline_ms: u64::try_from(CONNECT.as_millis()).unwrap_or(u64::MAX) };
         let mut failure = None;
         for address in &to.addresses {
-            match timeout_at(limit, self.runtime.net.connect(*address, &to.identity, Lane::Bytes)).await {
+            match timeout_at(limit, self.runtime.net.connect(*address, &to.identity, Lane::Bytes, carries)).await {
                 Err(_) => return Err(failure.unwrap_or_else(too_late).into()),
                 Ok(Err(error)) => failure = Some(error),
                 Ok(Ok(io)) => {

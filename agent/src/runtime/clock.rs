@@ -1,5 +1,6 @@
 //! The machine's clock and the simulation's.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
@@ -20,10 +21,12 @@ impl Clock for RealClock {
     }
 }
 
-/// tokio's clock, which is paused in a simulation; the wall clock is a fixed start plus what has passed on it.
+/// tokio's clock, which is paused in a simulation; the wall clock is a fixed start plus what has passed on it, plus how
+/// far it has jumped.
 #[derive(Debug)]
 pub struct SimClock {
     began: Instant,
+    jumped_ms: AtomicI64,
 }
 
 /// 2026-01-01T00:00:00Z, when every simulation begins.
@@ -32,7 +35,12 @@ const SIM_BEGINS_MS: u64 = 1_767_225_600_000;
 impl SimClock {
     /// A clock that begins now.
     pub fn new() -> Self {
-        Self { began: Instant::now() }
+        Self { began: Instant::now(), jumped_ms: AtomicI64::new(0) }
+    }
+
+    /// The machine's time jumps, ahead or back; the monotonic one doesn't.
+    pub fn jump(&self, by_ms: i64) {
+        self.jumped_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 }
 
@@ -48,7 +56,7 @@ impl Clock for SimClock {
     }
 
     fn wall_ms(&self) -> u64 {
-        SIM_BEGINS_MS + millis(self.began.elapsed())
+        (SIM_BEGINS_MS + millis(self.began.elapsed())).saturating_add_signed(self.jumped_ms.load(Ordering::Relaxed))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +31,20 @@ pub enum Lane {
     Control,
 }
 
+/// How long a connection's questions may stay unacknowledged, and a kernel that is to be connected silent. Kernels answer
+/// whatever their processes do, and TCP has sent a question three times by then: it repeats after 200 ms at the soonest.
+pub const SILENCE: Duration = Duration::from_millis(600);
+
+/// What we send over a connection to a peer, and so how soon its silence ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// Small questions: the other side's kernel acknowledges them at once, also while its process hangs or gets no
+    /// processor. Where it doesn't for [`SILENCE`], the connection fails with `TimedOut`: the way there is cut.
+    Questions,
+    /// Bodies, which the other side takes at its own pace.
+    Bodies,
+}
+
 /// Why a connection was not made. Each means: take the next place.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -52,11 +67,27 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// Whether the other side's kernel answered nothing: the machine is gone, or the way to it is cut.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Io(error) => error.kind() == io::ErrorKind::TimedOut,
+            Self::Identity { .. } | Self::Deadline { .. } => false,
+        }
+    }
+}
+
 /// Streams out and in.
 #[async_trait]
 pub trait Net: Send + Sync {
     /// A stream to `expected` at `to`; its identity is checked before this returns.
-    async fn connect(&self, to: SocketAddr, expected: &Identity, lane: Lane) -> Result<BoxIo, ConnectError>;
+    async fn connect(
+        &self,
+        to: SocketAddr,
+        expected: &Identity,
+        lane: Lane,
+        carries: Carries,
+    ) -> Result<BoxIo, ConnectError>;
 
     /// The addresses of `host:port`. By default only what is an address already has one.
     async fn resolve(&self, host_port: &str) -> io::Result<Vec<SocketAddr>> {

@@ -21,7 +21,7 @@ use larder_proto::object::{ChunkIndex, ChunkSize, Object, ObjectKey, Version};
 
 use super::*;
 use crate::runtime::disk::{AlignedBuf, RealDisk, SimDisk};
-use crate::runtime::net::{BoxIo, ConnectError, Lane, Listener, Net, PlainListener};
+use crate::runtime::net::{BoxIo, Carries, ConnectError, Lane, Listener, Net, PlainListener};
 
 const CACHE: &str = "default/demo";
 const CHUNK: u32 = 256 << 10;
@@ -36,6 +36,7 @@ impl Net for NoNet {
         _to: SocketAddr,
         _expected: &crate::runtime::net::Identity,
         _lane: Lane,
+        _carries: Carries,
     ) -> Result<BoxIo, ConnectError> {
         Err(ConnectError::Io(io::ErrorKind::Unsupported.into()))
     }

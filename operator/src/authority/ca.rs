@@ -184,7 +184,11 @@ fn params(life: Duration) -> CertificateParams {
 
 #[cfg(test)]
 mod tests {
+    use larder_proto::identity::{ClientVerifier, Joiners};
     use larder_proto::ids::{ClusterId, NodeName};
+    use rustls::server::danger::ClientCertVerifier as _;
+    use rustls_pki_types::UnixTime;
+    use rustls_pki_types::pem::PemObject;
 
     use super::*;
 
@@ -199,6 +203,28 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         std::fs::remove_file(folder.path().join(KEY)).expect("removed");
         assert!(matches!(Ca::load_or_create(folder.path()), Err(CaError::Io { .. })), "a lost key is never replaced");
+    }
+
+    /// docs/FAULTS.md, row 11.
+    #[test]
+    fn a_new_certificate_is_good_for_clocks_that_are_hours_off_and_for_weeks() {
+        let ca = Ca::ephemeral().expect("made");
+        let key = KeyPair::generate().expect("entropy");
+        let node = Identity::Node(ClusterId::of("a/a"), NodeName::parse("n1").expect("a name"));
+        let csr = CertificateParams::default().serialize_request(&key).expect("valid");
+        let pem = ca.issue(&node, csr.der()).expect("issued");
+        let chain: Vec<CertificateDer<'_>> =
+            <CertificateDer<'_> as PemObject>::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().expect("PEM");
+        let trust = ca.trust().expect("a CA");
+        let verifier = ClientVerifier::new(trust, ClusterId::of("a/a"), Joiners::Refused);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let hour = Duration::from_secs(3_600);
+        let is_good = |at: Duration| {
+            let at = UnixTime::since_unix_epoch(at);
+            verifier.verify_client_cert(&chain[0], &chain[1..], at).is_ok()
+        };
+        assert!([now - 23 * hour, now - hour, now, now + hour, now + 29 * 24 * hour].into_iter().all(is_good));
+        assert!(![now - 25 * hour, now + 31 * 24 * hour].into_iter().any(is_good));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use larder_proto::map::{ClusterMap, Handover, Node, NodeState};
 use larder_proto::placement::{Facts, NodeFact, next_map};
 
 use super::Shape;
-use super::life::{Event, Life, Patience, SILENCE_MS};
+use super::life::{Event, Life, Patience, Peers, REPORTERS_MIN, SHUNNED_MS, SILENCE_MS};
 use super::status::{NodeStatus, VolumeStatus};
 
 /// Silence isn't counted before this long after the start.
@@ -31,6 +31,8 @@ struct Known {
     life: Life,
     joined_ms: u64,
     report: Option<(NodeReport, u64)>,
+    /// Since when at least half of the others can't reach it.
+    shunned_since_ms: Option<u64>,
 }
 
 pub(super) struct Core {
@@ -159,6 +161,24 @@ impl Core {
         silent >= 2 && silent * 3 > counted.len() && domains.len() > 1
     }
 
+    /// Notes whom at least half of the nodes that report can't reach. Only fresh reports count, and no node's own.
+    fn count_shunned(&mut self, now_ms: u64) {
+        let (mut reporters, mut shunned_by) = (0, BTreeMap::<NodeId, usize>::new());
+        for known in self.nodes.values() {
+            let Some(report) = known.fresh_report(now_ms) else { continue };
+            reporters += 1;
+            for id in report.unreachable.iter().collect::<BTreeSet<_>>() {
+                *shunned_by.entry(*id).or_default() += usize::from(*id != known.node.id);
+            }
+        }
+        for known in self.nodes.values_mut() {
+            let others = reporters - usize::from(known.fresh_report(now_ms).is_some());
+            let by = shunned_by.get(&known.node.id).copied().unwrap_or(0);
+            let is_shunned = others >= REPORTERS_MIN && by * 2 >= others;
+            known.shunned_since_ms = is_shunned.then(|| known.shunned_since_ms.unwrap_or(now_ms));
+        }
+    }
+
     /// A node said something.
     pub(super) fn report(&mut self, id: NodeId, name: &NodeName, report: NodeReport, now_ms: u64) {
         self.epoch_floor = self.epoch_floor.max(report.epoch).max(report.former_epoch);
@@ -168,7 +188,8 @@ impl Core {
             *known = Known::new(id, name);
         }
         let before = known.life;
-        known.life = before.step(Event::Report { settled: report.offers.settled }, now_ms, &self.patience);
+        let event = Event::Report { settled: report.offers.settled, peers: known.peers(now_ms) };
+        known.life = before.step(event, now_ms, &self.patience);
         let weight = weight(&report);
         if known.life.state() == NodeState::Serving && (before == Life::Joining || known.node.weight == 0) {
             known.joined_ms = now_ms;
@@ -206,9 +227,11 @@ impl Core {
     /// The map that is to be published now, if any. `wanted` is the most replicas that a volume asks for.
     pub(super) fn plan(&mut self, wanted: u32, now_ms: u64) -> Option<ClusterMap> {
         self.now_ms = now_ms;
-        let tick = Event::Tick { may_condemn: !self.is_mass_silence() };
+        self.count_shunned(now_ms);
+        let may_condemn = !self.is_mass_silence();
         let emptied = self.emptied();
         for known in self.nodes.values_mut() {
+            let tick = Event::Tick { may_condemn, peers: known.peers(now_ms) };
             known.life = known.life.step(tick, now_ms, &self.patience);
             if let Some(epoch) = emptied.filter(|_| known.owns_nothing(self.current.as_deref())) {
                 known.life = known.life.step(Event::Emptied(epoch), now_ms, &self.patience);
@@ -304,7 +327,20 @@ impl Known {
             weight: 0,
             state: NodeState::Joining,
         };
-        Self { node, life: Life::Joining, joined_ms: 0, report: None }
+        Self { node, life: Life::Joining, joined_ms: 0, report: None, shunned_since_ms: None }
+    }
+
+    /// Its last report, unless it is silent since.
+    fn fresh_report(&self, now_ms: u64) -> Option<&NodeReport> {
+        let (report, at_ms) = self.report.as_ref()?;
+        (now_ms.saturating_sub(*at_ms) < SILENCE_MS).then_some(report)
+    }
+
+    fn peers(&self, now_ms: u64) -> Peers {
+        match self.shunned_since_ms {
+            Some(since_ms) if now_ms.saturating_sub(since_ms) >= SHUNNED_MS => Peers::ShunIt,
+            Some(_) | None => Peers::ReachIt,
+        }
     }
 
     /// Whether the map has it as one that leaves, and gives it nothing.
@@ -341,7 +377,13 @@ impl Known {
 
 /// A node of the stored map, when the authority starts.
 fn resumed(node: &Node) -> Known {
-    Known { node: node.clone(), life: Life::resumed(node.state, GRACE_MS), joined_ms: 0, report: None }
+    Known {
+        node: node.clone(),
+        life: Life::resumed(node.state, GRACE_MS),
+        joined_ms: 0,
+        report: None,
+        shunned_since_ms: None,
+    }
 }
 
 fn weight(report: &NodeReport) -> u32 {

@@ -2,10 +2,10 @@
 //! [`Life::step`] changes a state. Times are milliseconds since the authority began.
 //!
 //! ```text
-//!            report           3 s silence            lossGrace of silence
+//!            report        3 s silence, shunned       lossGrace of silence
 //!  Joining ---------> Serving -----------> Suspect -----------------------> Down
 //!   |  ^                ^  ^                | ^                              |
-//!   |  |        3 s of  |  |         report | | 3 s silence                  | report
+//!   |  |        3 s of  |  |         report | | 3 s silence, shunned         | report
 //!   |  |        reports |  |                v |                              |
 //!   |  |                +--|----------- Returning <--------------------------+
 //!   |  |                   |
@@ -18,6 +18,9 @@
 //!                                (leave: from any state, at once)
 //! ```
 //!
+//! A node that reports is Suspect all the same while its peers say that they can't reach it: as if it were silent, except
+//! that this never makes it Down.
+//!
 //! Returning keeps a node that comes and goes from costing an epoch and its leads each time. Draining owns nothing in the
 //! next map, and is asked for what its slots' new owners don't have yet. Nobody becomes Down while many fall silent at
 //! once without sharing a failure domain: then it is the network, or the authority's own end of it.
@@ -27,6 +30,12 @@ use larder_proto::map::NodeState;
 
 /// Three missed reports.
 pub(super) const SILENCE_MS: u64 = 3_000;
+
+/// So long at least half of the others say that they can't reach a node, before they are believed.
+pub(super) const SHUNNED_MS: u64 = 5_000;
+
+/// Fewer reporters than this prove nothing: it may be they who are cut off.
+pub(super) const REPORTERS_MIN: usize = 3;
 
 /// A node that was Suspect leads again after reporting for this long.
 pub(super) const STEADY_MS: u64 = 3_000;
@@ -68,13 +77,22 @@ pub(super) enum Life {
     Gone,
 }
 
+/// Whether a node's peers reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peers {
+    /// Most of them, or nobody knows.
+    ReachIt,
+    /// At least half of at least [`REPORTERS_MIN`] don't, for [`SHUNNED_MS`].
+    ShunIt,
+}
+
 /// What happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// It reported: as of which epoch it has handed over everything.
-    Report { settled: Epoch },
+    Report { settled: Epoch, peers: Peers },
     /// Time passed; whether silence may cost a node its slots now.
-    Tick { may_condemn: bool },
+    Tick { may_condemn: bool, peers: Peers },
     /// A map was published in which it owns nothing.
     Emptied(Epoch),
     /// It is to leave.
@@ -98,12 +116,14 @@ impl Life {
             (Self::Joining, Event::Tick { .. } | Event::Emptied(_) | Event::Stay) => self,
 
             (Self::Serving { last_ms }, Event::Report { .. }) => Self::Serving { last_ms: last_ms.max(now_ms) },
+            (Self::Serving { last_ms }, Event::Tick { peers: Peers::ShunIt, .. }) => Self::Suspect { last_ms },
             (Self::Serving { last_ms }, Event::Tick { .. }) if silent(last_ms) => Self::Suspect { last_ms },
             (Self::Serving { last_ms }, Event::Drain) => draining(last_ms),
             (Self::Serving { .. }, Event::Tick { .. } | Event::Emptied(_) | Event::Stay) => self,
 
+            (Self::Suspect { .. }, Event::Report { peers: Peers::ShunIt, .. }) => Self::Suspect { last_ms: now_ms },
             (Self::Suspect { .. }, Event::Report { .. }) => Self::Returning { since_ms: now_ms, last_ms: now_ms },
-            (Self::Suspect { last_ms }, Event::Tick { may_condemn: true })
+            (Self::Suspect { last_ms }, Event::Tick { may_condemn: true, .. })
                 if since(last_ms) >= patience.loss_grace_ms =>
             {
                 Self::Down
@@ -111,6 +131,7 @@ impl Life {
             (Self::Suspect { last_ms }, Event::Drain) => draining(last_ms),
             (Self::Suspect { .. }, Event::Tick { .. } | Event::Emptied(_) | Event::Stay) => self,
 
+            (Self::Returning { last_ms, .. }, Event::Tick { peers: Peers::ShunIt, .. }) => Self::Suspect { last_ms },
             (Self::Returning { since_ms, .. }, Event::Report { .. }) if since(since_ms) >= STEADY_MS => {
                 Self::Serving { last_ms: now_ms }
             }
@@ -123,7 +144,7 @@ impl Life {
             (Self::Down, Event::Drain) => Self::Gone,
             (Self::Down, Event::Tick { .. } | Event::Emptied(_) | Event::Stay) => self,
 
-            (Self::Draining { emptied: Some(emptied), .. }, Event::Report { settled }) if settled >= emptied => {
+            (Self::Draining { emptied: Some(emptied), .. }, Event::Report { settled, .. }) if settled >= emptied => {
                 Self::Gone
             }
             (Self::Draining { since_ms, last_ms, emptied }, Event::Report { .. }) => {
@@ -175,8 +196,8 @@ impl Life {
 mod tests {
     use super::*;
 
-    const REPORT: Event = Event::Report { settled: Epoch(0) };
-    const TICK: Event = Event::Tick { may_condemn: true };
+    const REPORT: Event = Event::Report { settled: Epoch(0), peers: Peers::ReachIt };
+    const TICK: Event = Event::Tick { may_condemn: true, peers: Peers::ReachIt };
     const PATIENCE: Patience = Patience { loss_grace_ms: 60_000, warmup_ms: 1, drain_ms: 30_000 };
 
     /// What becomes of `life` by these events, each with its time.
@@ -199,6 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn whom_its_peers_shun_is_suspect_though_it_reports_and_never_down() {
+        let shunned = Event::Report { settled: Epoch(0), peers: Peers::ShunIt };
+        let tick = Event::Tick { may_condemn: true, peers: Peers::ShunIt };
+        let mut life = lived(Life::Serving { last_ms: 900 }, &[(tick, 1_000)]);
+        assert_eq!(life, Life::Suspect { last_ms: 900 });
+        for now_ms in (2_000..200_000).step_by(1_000) {
+            life = lived(life, &[(shunned, now_ms), (tick, now_ms + 250)]);
+            assert_eq!(life, Life::Suspect { last_ms: now_ms });
+        }
+        life = lived(life, &[(REPORT, 200_000), (TICK, 200_250)]);
+        assert_eq!(life.state(), NodeState::Returning);
+        assert_eq!(lived(life, &[(tick, 201_000)]), Life::Suspect { last_ms: 200_000 });
+        assert_eq!(lived(life, &[(REPORT, 203_000)]).state(), NodeState::Serving);
+    }
+
+    #[test]
     fn a_node_that_comes_and_goes_does_not_serve() {
         let mut life = Life::Suspect { last_ms: 0 };
         for round in 0..10 {
@@ -216,7 +253,7 @@ mod tests {
     fn who_is_silent_for_the_grace_is_down_unless_everybody_is() {
         let suspect = Life::Suspect { last_ms: 1_000 };
         assert_eq!(lived(suspect, &[(TICK, 60_999)]), suspect);
-        assert_eq!(lived(suspect, &[(Event::Tick { may_condemn: false }, 100_000)]), suspect);
+        assert_eq!(lived(suspect, &[(Event::Tick { may_condemn: false, peers: Peers::ReachIt }, 100_000)]), suspect);
         assert_eq!(lived(suspect, &[(TICK, 61_000)]), Life::Down);
         assert_eq!(lived(Life::Down, &[(TICK, 90_000), (REPORT, 90_000)]).state(), NodeState::Returning);
     }
@@ -224,7 +261,7 @@ mod tests {
     #[test]
     fn a_drained_node_is_gone_once_all_is_handed_over_and_comes_back_when_told() {
         let serving = Life::Serving { last_ms: 0 };
-        let settled = |epoch| Event::Report { settled: Epoch(epoch) };
+        let settled = |epoch| Event::Report { settled: Epoch(epoch), peers: Peers::ReachIt };
         let draining = lived(serving, &[(Event::Drain, 100), (Event::Drain, 200), (settled(9), 300)]);
         assert_eq!(draining, Life::Draining { since_ms: 100, last_ms: 300, emptied: None }, "it may own slots");
         let emptied = lived(draining, &[(Event::Emptied(Epoch(5)), 400), (Event::Emptied(Epoch(6)), 500)]);

@@ -365,8 +365,15 @@ fn check(map: &ClusterMap, facts: &Facts) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// `LARDER_MAP_CASES`, or as many as `make test` has time for.
+fn cases() -> u32 {
+    std::env::var("LARDER_MAP_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES)
+}
+
+const CASES: u32 = 5;
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 5, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_maps_hold_what_they_promise(

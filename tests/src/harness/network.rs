@@ -31,7 +31,7 @@ pub fn in_network_of_its_own<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 /// Packets that the kernel drops, until this is dropped.
 #[derive(Debug)]
 pub struct Cut {
-    rule: [String; 6],
+    rule: Vec<String>,
 }
 
 impl Cut {
@@ -45,8 +45,21 @@ impl Cut {
         Cut::new("--sport", port)
     }
 
+    /// Of what is sent to this port, so many packets of a hundred don't arrive.
+    pub fn some_to(port: u16, percent: u32) -> Cut {
+        let probability = (f64::from(percent) / 100.0).to_string();
+        let statistic = ["-m", "statistic", "--mode", "random", "--probability", &probability];
+        Cut::when("--dport", port, &statistic)
+    }
+
     fn new(which: &str, port: u16) -> Cut {
-        let rule = ["-p", "tcp", which, &port.to_string(), "-j", "DROP"].map(str::to_owned);
+        Cut::when(which, port, &[])
+    }
+
+    fn when(which: &str, port: u16, condition: &[&str]) -> Cut {
+        let port = port.to_string();
+        let rule = [&["-p", "tcp", which, &port], condition, &["-j", "DROP"]].concat();
+        let rule: Vec<String> = rule.into_iter().map(str::to_owned).collect();
         iptables("-I", &rule);
         Cut { rule }
     }

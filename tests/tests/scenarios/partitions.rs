@@ -1,4 +1,8 @@
-//! Networks that are really cut: packets to a node, or from it, don't arrive, for a while or again and again.
+//! Networks that are really cut: packets to a node, or from it, or both, or between all, don't arrive, for a while or again
+//! and again.
+//!
+//! What is promised is a bound of two seconds. The machine may be busy, so a cut may be tried again: once must be within
+//! the bound. On simulated time, where nothing is late, it is proved for each read (`agent/src/world/cuts.rs`).
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,9 +14,16 @@ const CHUNK: u64 = 64 * 1024;
 const FILE: u64 = 4 * CHUNK;
 const FILES: usize = 80;
 
-/// Far above the two seconds that are promised, far below a read's deadline of 30 s: nothing fails because a machine is
-/// slow.
+/// docs/FAULTS.md, row 8.
+const STALL: Duration = Duration::from_secs(2);
+
+/// No try is above this: far below a read's deadline of 30 s.
 const LONGEST: Duration = Duration::from_secs(10);
+
+const TRIES: u32 = 3;
+
+/// Longer than the authority takes to suspect a node, and than a circuit is open.
+const CUT_FOR: Duration = Duration::from_secs(5);
 
 /// The port in a file of a node's folder.
 fn peer_port(cluster: &Cluster, node: &str) -> u16 {
@@ -28,7 +39,7 @@ fn authority_port(cluster: &Cluster) -> u16 {
 }
 
 /// Reads on `nodes` while `cut` happens; the longest read of those that began meanwhile.
-fn longest_during(cluster: &Cluster, nodes: &[&str], keys: &[String], cut: impl FnOnce(&Readers)) -> Duration {
+fn longest_during(cluster: &Cluster, nodes: &[&str], keys: &[String], cut: impl Fn(&Readers)) -> Duration {
     let mounts: Vec<PathBuf> = nodes.iter().map(|node| cluster.mount(node, "data")).collect();
     let readers = Readers::start(mounts, keys);
     readers.wait_for_more(4);
@@ -45,9 +56,32 @@ fn for_a_while(readers: &Readers, how_long: Duration) {
     }
 }
 
-/// docs/FAULTS.md, row 8.
+/// Cuts, and mends, and reads as soon as all is well again; the longest read of the best try.
+fn within_the_bound(cluster: &Cluster, keys: &[String], what: &str, cut: impl Fn(&Readers)) {
+    for tried in 1..=TRIES {
+        let longest = longest_during(cluster, &ALL, keys, &cut);
+        println!("{what}: the longest read took {longest:?}");
+        assert!(longest < LONGEST, "{what}: a read waited {longest:?}");
+        cluster.wait_settled(&ALL);
+        if longest <= STALL {
+            return;
+        }
+        assert!(tried < TRIES, "{what}: a read waited {longest:?} at best");
+    }
+}
+
+const ALL: [&str; 3] = ["n1", "n2", "n3"];
+
+/// What these cuts dropped while `work` was done is more than nothing.
+fn while_cut(cuts: Vec<Cut>, readers: &Readers) {
+    let before = Cut::dropped();
+    for_a_while(readers, CUT_FOR);
+    assert!(Cut::dropped() > before, "nobody met the cut");
+    drop(cuts);
+}
+
+/// docs/FAULTS.md, rows 8 and 10.
 #[test]
-#[ignore = "iptables took more than ten seconds beside the readers on two cores: run by hand until that is understood"]
 fn reads_go_on_while_packets_to_or_from_a_node_or_the_authority_are_lost() {
     in_network_of_its_own(|| {
         let stub = StubS3::builder().start_blocking().unwrap();
@@ -55,48 +89,42 @@ fn reads_go_on_while_packets_to_or_from_a_node_or_the_authority_are_lost() {
         for key in &keys {
             stub.put_pattern(key, 1, FILE);
         }
-        let volume = VolumeSpec::s3("data", &stub).chunk_size("64Ki").read_ahead("0");
+        // Names are asked for again and again too.
+        let volume = VolumeSpec::s3("data", &stub).chunk_size("64Ki").read_ahead("0").freshness("1s");
         let cluster = Cluster::builder().alone().volume(volume).up();
         let readers = Readers::start(vec![cluster.mount("n1", "data")], &keys);
         readers.wait_for_more(FILES as u64);
         readers.end();
         cluster.wait_copies(Copies { chunks: FILES as u64 * FILE / CHUNK, replicas: 2 });
-        cluster.restart(&["n1", "n2", "n3"]);
+        cluster.restart(&ALL);
         stub.reset_counters();
-        let n3 = peer_port(&cluster, "n3");
+        let ports = ALL.map(|node| peer_port(&cluster, node));
+        let n3 = ports[2];
 
-        let all = ["n1", "n2", "n3"];
-        let to = longest_during(&cluster, &all, &keys, |readers| {
-            let _cut = Cut::to(n3);
-            for_a_while(readers, Duration::from_secs(8));
-            assert!(Cut::dropped() > 0, "nobody asked n3");
+        within_the_bound(&cluster, &keys, "to n3", |readers| while_cut(vec![Cut::to(n3)], readers));
+        within_the_bound(&cluster, &keys, "from n3", |readers| while_cut(vec![Cut::from(n3)], readers));
+        within_the_bound(&cluster, &keys, "to and from n3", |readers| {
+            while_cut(vec![Cut::to(n3), Cut::from(n3)], readers);
         });
-        let from = longest_during(&cluster, &all, &keys, |readers| {
-            let _cut = Cut::from(n3);
-            for_a_while(readers, Duration::from_secs(8));
-            assert!(Cut::dropped() > 0, "n3 answered nobody");
-        });
-        let flapping = longest_during(&cluster, &all, &keys, |readers| {
+        within_the_bound(&cluster, &keys, "to n3, again and again", |readers| {
             for _ in 0..5 {
-                let cuts = (Cut::to(n3), Cut::from(n3));
+                let cut = Cut::to(n3);
                 for_a_while(readers, Duration::from_millis(700));
-                drop(cuts);
+                drop(cut);
                 for_a_while(readers, Duration::from_millis(700));
             }
         });
-        let authority = longest_during(&cluster, &all, &keys, |readers| {
+        within_the_bound(&cluster, &keys, "the authority", |readers| {
             let port = authority_port(&cluster);
-            let _cuts = (Cut::to(port), Cut::from(port));
-            for_a_while(readers, Duration::from_secs(8));
-            assert!(Cut::dropped() > 0, "nobody reported");
+            while_cut(vec![Cut::to(port), Cut::from(port)], readers);
         });
-        println!(
-            "the longest read while packets were lost: to n3 {to:?}, from n3 {from:?}, again and again {flapping:?}, to the authority {authority:?}"
-        );
-        for longest in [to, from, flapping, authority] {
-            assert!(longest < LONGEST, "a read waited {longest:?}");
-        }
+        within_the_bound(&cluster, &keys, "one packet of ten to n3", |readers| {
+            while_cut(vec![Cut::some_to(n3, 10)], readers);
+        });
         assert_eq!(stub.counters().gets, 0, "every chunk had a copy that could be reached");
-        cluster.wait_settled(&all);
+        within_the_bound(&cluster, &keys, "everybody from everybody", |readers| {
+            while_cut(ports.iter().flat_map(|port| [Cut::to(*port), Cut::from(*port)]).collect(), readers);
+        });
+        assert!(stub.counters().gets > 0, "then there is the origin");
     });
 }

@@ -93,8 +93,10 @@ fn place(volume: &[u8], dir: &str) -> Result<(VolumeId, DirPath), Status> {
 /// Why a peer's answer can't be used.
 #[derive(Debug)]
 pub(super) enum AskError {
-    /// It wasn't reached, didn't answer in time, or answered nonsense: ask somebody else.
+    /// It didn't answer in time, or answered nonsense: ask somebody else.
     Peer,
+    /// It can't be connected, or the connection broke off.
+    Unreached,
     /// It answered with this.
     Kind(ErrorKind),
 }
@@ -117,7 +119,7 @@ pub(super) async fn lookup(
     };
     let mut client = NamesClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let reply = timeout_at(deadline, client.lookup(request)).await.map_err(|_| AskError::Peer)?;
-    let reply = reply.map_err(|_| AskError::Peer)?.into_inner();
+    let reply = reply.map_err(|status| failure(&status))?.into_inner();
     if let Some(kind) = ErrorKind::from_code(reply.kind) {
         return Err(AskError::Kind(kind));
     }
@@ -149,7 +151,7 @@ pub(super) async fn list(
     };
     let mut client = NamesClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let reply = timeout_at(deadline, client.list(request)).await.map_err(|_| AskError::Peer)?;
-    let reply = reply.map_err(|_| AskError::Peer)?.into_inner();
+    let reply = reply.map_err(|status| failure(&status))?.into_inner();
     if let Some(kind) = ErrorKind::from_code(reply.kind) {
         return Err(AskError::Kind(kind));
     }
@@ -164,6 +166,11 @@ pub(super) async fn list(
     let next = Some(reply.next).filter(|next| !next.is_empty()).map(Arc::from);
     let value = Part { entries: entries.ok_or(AskError::Peer)?, next };
     Ok(Dated { value, as_of: before(asked, reply.age_ms)? })
+}
+
+/// What a failed call means; what the peer answers itself has no source.
+fn failure(status: &Status) -> AskError {
+    if std::error::Error::source(status).is_some() { AskError::Unreached } else { AskError::Peer }
 }
 
 fn entry(name: &EntryName, looked: &Looked) -> Option<message::Entry> {

@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::super::credentials::{NodeIdentity, Request};
 use super::super::whereabouts::Told;
 use super::{ConversationError, Inner, stored};
-use crate::runtime::net::Lane;
+use crate::runtime::net::{Carries, Lane};
 use crate::runtime::process;
 
 /// The authority counts silence in these.
@@ -158,7 +158,7 @@ fn stub(inner: &Arc<Inner>) -> Stub<Channel> {
         async move {
             let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
             for to in net.resolve(&address).await? {
-                match net.connect(to, &authority, Lane::Control).await {
+                match net.connect(to, &authority, Lane::Control, Carries::Bodies).await {
                     Ok(io) => return Ok(TokioIo::new(io)),
                     Err(error) => failure = io::Error::new(io::ErrorKind::NotConnected, error),
                 }

@@ -129,6 +129,27 @@ async fn nobody_waits_for_a_node_that_the_map_calls_suspect() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_asked_in_vain_is_found_again_though_nobody_asks_it() {
+    let net = small_net();
+    let (alice, bob) = (Agent::start(&net, 1, 7000).await, Agent::start(&net, 2, 7000).await);
+    let _carol = Agent::start(&net, 3, 7000).await;
+    let meeting = alice.announce(7000, 1);
+    until("alice has met both", || meeting.is_over()).await;
+    net.cut(&bob.identity, &alice.identity);
+    let request = ChunkRequest::whole(RequestId(1), Want::Have, Epoch(1), chunk("small", 10));
+    let began = Instant::now();
+    let failed = alice.client.read(NodeId(2), &request, soon()).await.err().expect("bob is not heard");
+    assert!(failed.is_unreachable(), "{failed}");
+    assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());
+    assert_eq!(alice.client.unreachable(), [NodeId(2)], "one silence is enough");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(alice.client.unreachable(), [NodeId(2)], "and stays known as long as it lasts");
+    net.heal();
+    until("bob is found again", || alice.client.unreachable().is_empty()).await;
+    assert!(net.cut_short() > 3, "{} tries", net.cut_short());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_speaks_for_itself_only() {
     let net = small_net();
     let (alice, bob) = (Agent::start(&net, 1, 7000).await, Agent::start(&net, 2, 7000).await);

@@ -4,7 +4,7 @@ use futures::future::join_all;
 use larder_proto::limits::{CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, SERVED_CONNECTIONS_PER_PEER_MAX};
 
 use super::*;
-use crate::runtime::net::Lane;
+use crate::runtime::net::{Carries, Lane};
 
 #[tokio::test(start_paused = true)]
 async fn eight_connections_to_a_peer_and_the_rest_wait() {
@@ -154,7 +154,13 @@ async fn a_peer_with_too_many_connections_is_told_busy() {
     let (_, address) = two.alice_knows.locate(BOB).expect("known");
     let mut held = Vec::new();
     for _ in 0..SERVED_CONNECTIONS_PER_PEER_MAX {
-        held.push(two.alice_runtime.net.connect(address[0], &two.bob_identity, Lane::Bytes).await.expect("listening"));
+        held.push(
+            two.alice_runtime
+                .net
+                .connect(address[0], &two.bob_identity, Lane::Bytes, Carries::Questions)
+                .await
+                .expect("listening"),
+        );
     }
     until("all are served", || two.bob.connections() == SERVED_CONNECTIONS_PER_PEER_MAX).await;
     let request = asks(Want::Have, &chunk("small", 10));
@@ -171,7 +177,12 @@ async fn a_peer_with_too_many_connections_is_told_busy() {
 async fn a_connection_that_says_nothing_is_closed() {
     let two = two().await;
     let (_, address) = two.alice_knows.locate(BOB).expect("known");
-    let _held = two.alice_runtime.net.connect(address[0], &two.bob_identity, Lane::Bytes).await.expect("listening");
+    let _held = two
+        .alice_runtime
+        .net
+        .connect(address[0], &two.bob_identity, Lane::Bytes, Carries::Questions)
+        .await
+        .expect("listening");
     until("it is served", || two.bob.connections() == 1).await;
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert_eq!(two.bob.connections(), 0, "no head within its deadline");

@@ -3,12 +3,17 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::runtime::net::Lane;
+use crate::runtime::net::{Carries, Lane};
 
 /// Sends these bytes as a member would, and reads what comes until the connection is closed.
 async fn say(two: &Two, bytes: &[u8]) -> String {
     let (_, address) = two.alice_knows.locate(BOB).expect("known");
-    let mut io = two.alice_runtime.net.connect(address[0], &two.bob_identity, Lane::Bytes).await.expect("listening");
+    let mut io = two
+        .alice_runtime
+        .net
+        .connect(address[0], &two.bob_identity, Lane::Bytes, Carries::Questions)
+        .await
+        .expect("listening");
     // The other side may close before it has read everything.
     let _ = io.write_all(bytes).await;
     let mut answer = Vec::new();
@@ -79,7 +84,12 @@ async fn a_put_that_lies_about_its_length_takes_nothing() {
 async fn a_reader_that_reads_nothing_is_left() {
     let two = two().await;
     let (_, address) = two.alice_knows.locate(BOB).expect("known");
-    let mut io = two.alice_runtime.net.connect(address[0], &two.bob_identity, Lane::Bytes).await.expect("listening");
+    let mut io = two
+        .alice_runtime
+        .net
+        .connect(address[0], &two.bob_identity, Lane::Bytes, Carries::Questions)
+        .await
+        .expect("listening");
     let parts = asks(Want::Have, &chunk("big", 4 * MIB)).to_head().into_parts().0;
     let mut text = format!("GET {} HTTP/1.1\r\n", parts.uri);
     for (name, value) in &parts.headers {

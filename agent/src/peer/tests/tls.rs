@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 use crate::runtime::net::tls::{Credentials, TlsCounts, TlsNet};
-use crate::runtime::net::{ConnectError, Lane, Net};
+use crate::runtime::net::{Carries, ConnectError, Lane, Net};
 
 const LOCALHOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -215,7 +215,10 @@ async fn without_a_certificate_one_reaches_the_authority_only() {
         let (tcp, _) = tcp.accept().await.expect("somebody comes");
         listener.accept(tcp).await.expect("a handshake")
     });
-    newcomer.connect(address, &authority, Lane::Control).await.expect("the authority is who it says");
+    newcomer
+        .connect(address, &authority, Lane::Control, Carries::Questions)
+        .await
+        .expect("the authority is who it says");
     drop(shaken.await.expect("no panic"));
 
     // Nobody gets in before it has its own certificate.

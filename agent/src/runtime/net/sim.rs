@@ -2,7 +2,8 @@
 //!
 //! Certificates are replaced by what each node says it is. A connection is refused when nobody listens, or when either
 //! node was killed or the two were parted; killing or parting also breaks the streams that are open. Delays are drawn
-//! when a connection is made and when a stream speaks after a pause; a burst pays once. Two runs with one seed on one
+//! when a connection is made and when a stream speaks after a pause; a burst pays once. A cut is silent, and may be
+//! one-way: words don't arrive until it is mended, and questions time out as the real net's do. Two runs with one seed on one
 //! paused runtime see the same bytes at the same times.
 
 use std::collections::BTreeMap;
@@ -21,14 +22,21 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{BoxIo, ConnectError, Identity, Lane, Listener, Net, PlainListener};
+use super::{BoxIo, Carries, ConnectError, Identity, Lane, Listener, Net, PlainListener, SILENCE};
 use crate::runtime::Rng;
+
+mod faults;
+
+use faults::{Burst, Faults};
 
 /// Bytes under way in each direction of a stream; as a socket's buffer.
 const STREAM_BYTES: usize = 256 * 1024;
 
 /// Connections that wait for their listener; the next one is refused.
 const BACKLOG: usize = 128;
+
+/// How often who waits behind a cut looks whether it was mended.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The first port that is given to who asks for any.
 const FIRST_PORT: u16 = 20_000;
@@ -51,6 +59,7 @@ struct State {
     /// Bytes that a node may still say.
     stops: BTreeMap<Identity, usize>,
     stopped: u64,
+    faults: Faults,
     ports: u16,
     refused: u64,
 }
@@ -122,9 +131,37 @@ impl SimNet {
         state.break_links();
     }
 
-    /// Every two nodes can reach each other again.
+    /// Every two nodes can reach each other again, and no word is lost.
     pub fn heal(&self) {
-        self.state.lock().parted.clear();
+        let mut state = self.state.lock();
+        state.parted.clear();
+        state.faults.heal();
+    }
+
+    /// What `from` says to `to` doesn't arrive, and nobody is told.
+    pub fn cut(&self, from: &Identity, to: &Identity) {
+        self.state.lock().faults.cut(from, to);
+    }
+
+    /// It arrives again; what waited comes now.
+    pub fn mend(&self, from: &Identity, to: &Identity) {
+        self.state.lock().faults.mend(from, to);
+    }
+
+    /// Of a thousand bursts that the node says, so many are lost at first: they come late, or break their connection.
+    pub fn lose(&self, speaker: &Identity, per_mille: u64) {
+        self.state.lock().faults.lose(speaker, per_mille);
+    }
+
+    /// How often a word met a cut or was lost.
+    pub fn cut_short(&self) -> u64 {
+        self.state.lock().faults.met
+    }
+
+    /// Whether a connection between the two is silent in one direction at least.
+    fn is_silent(&self, a: &Identity, b: &Identity) -> bool {
+        let state = self.state.lock();
+        state.faults.is_cut(a, b) || state.faults.is_cut(b, a)
     }
 
     /// Whatever the node says comes this much later, as from a process that gets no processor; a long time is as good as
@@ -185,8 +222,22 @@ struct SimNode {
 
 #[async_trait]
 impl Net for SimNode {
-    async fn connect(&self, to: SocketAddr, expected: &Identity, lane: Lane) -> Result<BoxIo, ConnectError> {
+    async fn connect(
+        &self,
+        to: SocketAddr,
+        expected: &Identity,
+        lane: Lane,
+        carries: Carries,
+    ) -> Result<BoxIo, ConnectError> {
         sleep(self.net.draw()).await;
+        let began = Instant::now();
+        while self.net.is_silent(&self.identity, expected) {
+            if began.elapsed() >= SILENCE {
+                self.net.state.lock().faults.met += 1;
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+            sleep(LOOK_EVERY).await;
+        }
         let mut state = self.net.state.lock();
         let found = state
             .listening
@@ -202,7 +253,8 @@ impl Net for SimNode {
         }
         let broken = Arc::new(CancellationToken::new());
         let (ours, theirs) = duplex(STREAM_BYTES);
-        let theirs = SimIo::new(theirs, self.net.clone(), identity.clone(), broken.clone());
+        let ends = (identity.clone(), self.identity.clone());
+        let theirs = SimIo::new(theirs, self.net.clone(), ends.clone(), Carries::Bodies, broken.clone());
         if sender.try_send((Box::new(theirs), self.identity.clone(), lane)).is_err() {
             state.refused += 1;
             return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
@@ -210,7 +262,7 @@ impl Net for SimNode {
         state.break_links();
         let id = state.links.last_key_value().map_or(0, |(last, _)| last + 1);
         state.links.insert(id, Link { ends: (self.identity.clone(), identity), broken: Arc::downgrade(&broken) });
-        Ok(Box::new(SimIo::new(ours, self.net.clone(), self.identity.clone(), broken)))
+        Ok(Box::new(SimIo::new(ours, self.net.clone(), (ends.1, ends.0), carries, broken)))
     }
 
     async fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Listener>> {
@@ -281,21 +333,72 @@ struct SimIo {
     stream: DuplexStream,
     net: SimNet,
     speaker: Identity,
+    hearer: Identity,
+    carries: Carries,
     /// Held so that the net finds the stream while either end is there.
-    _broken: Arc<CancellationToken>,
+    broken: Arc<CancellationToken>,
     breaks: Pin<Box<WaitForCancellationFutureOwned>>,
     /// When the last byte was written: at a later time the next one pays a delay.
     spoke: Option<Instant>,
     travelling: Option<Pin<Box<Sleep>>>,
+    /// Since when something that was said is not acknowledged.
+    unheard: Option<Instant>,
+    /// The connection breaks after the next words: they are heard, the answer isn't.
+    is_last: bool,
+    is_deaf: bool,
+    looking: Option<Pin<Box<Sleep>>>,
 }
 
 impl SimIo {
-    fn new(stream: DuplexStream, net: SimNet, speaker: Identity, broken: Arc<CancellationToken>) -> Self {
+    fn new(
+        stream: DuplexStream,
+        net: SimNet,
+        (speaker, hearer): (Identity, Identity),
+        carries: Carries,
+        broken: Arc<CancellationToken>,
+    ) -> Self {
         let breaks = Box::pin(CancellationToken::clone(&broken).cancelled_owned());
-        Self { stream, net, speaker, _broken: broken, breaks, spoke: None, travelling: None }
+        Self {
+            stream,
+            net,
+            speaker,
+            hearer,
+            carries,
+            broken,
+            breaks,
+            spoke: None,
+            travelling: None,
+            unheard: None,
+            is_last: false,
+            is_deaf: false,
+            looking: None,
+        }
+    }
+
+    /// Whether a cut keeps what is said from being acknowledged; a question fails once it has for too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        loop {
+            if !self.net.is_silent(&self.speaker, &self.hearer) {
+                (self.unheard, self.looking) = (None, None);
+                return Ok(false);
+            }
+            let Some(since) = self.unheard else { return Ok(true) };
+            if self.carries == Carries::Questions && since.elapsed() >= SILENCE {
+                self.broken.cancel();
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let looking = self.looking.get_or_insert_with(|| Box::pin(sleep(LOOK_EVERY)));
+            if looking.as_mut().poll(cx).is_pending() {
+                return Ok(true);
+            }
+            self.looking = None;
+        }
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.is_deaf {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
         match self.breaks.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::ErrorKind::ConnectionReset.into()),
             Poll::Pending => Ok(()),
@@ -305,8 +408,19 @@ impl SimIo {
     /// Pays the delay of a burst that begins now.
     fn poll_travel(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.travelling.is_none() && self.spoke != Some(Instant::now()) {
-            let slow = self.net.state.lock().slow.get(&self.speaker).copied().unwrap_or_default();
-            self.travelling = Some(Box::pin(sleep(self.net.draw() + slow)));
+            let (slow, burst) = {
+                let mut state = self.net.state.lock();
+                let slow = state.slow.get(&self.speaker).copied().unwrap_or_default();
+                (slow, state.faults.burst(&self.speaker, &*self.net.rng))
+            };
+            let late = match burst {
+                Burst::Late(late) => late,
+                Burst::Last => {
+                    self.is_last = true;
+                    Duration::ZERO
+                }
+            };
+            self.travelling = Some(Box::pin(sleep(self.net.draw() + slow + late)));
         }
         if let Some(travelling) = &mut self.travelling {
             std::task::ready!(travelling.as_mut().poll(cx));
@@ -320,6 +434,7 @@ impl SimIo {
 impl AsyncRead for SimIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.poll_broken(cx)?;
+        self.poll_silence(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -328,11 +443,22 @@ impl AsyncWrite for SimIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_broken(cx)?;
         std::task::ready!(self.poll_travel(cx));
+        if self.net.is_silent(&self.speaker, &self.hearer) {
+            self.unheard.get_or_insert_with(Instant::now);
+            self.net.state.lock().faults.met += 1;
+            let waits = self.poll_silence(cx)? && self.net.state.lock().faults.is_cut(&self.speaker, &self.hearer);
+            if waits {
+                return Poll::Pending;
+            }
+        }
         // Who is stopped is woken only when the stream breaks.
         let Some(most) = self.net.may_say(&self.speaker, bytes.len()) else { return Poll::Pending };
         let written = Pin::new(&mut self.stream).poll_write(cx, &bytes[..most]);
         if let Poll::Ready(Ok(said)) = &written {
             self.net.has_said(&self.speaker, *said);
+            if std::mem::take(&mut self.is_last) {
+                self.is_deaf = true;
+            }
         }
         written
     }
@@ -374,7 +500,8 @@ mod tests {
         let (_, a, b) = net(1);
         let mut listener = b.listen(any()).await.expect("free");
         let began = Instant::now();
-        let mut out = a.connect(listener.local_addr(), &identity("b"), Lane::Bytes).await.expect("listening");
+        let mut out =
+            a.connect(listener.local_addr(), &identity("b"), Lane::Bytes, Carries::Questions).await.expect("listening");
         let (mut incoming, from, lane) = listener.accept().await.expect("it comes");
         assert_eq!((from, lane), (identity("a"), Lane::Bytes));
         out.write_all(b"hello").await.expect("open");
@@ -392,11 +519,11 @@ mod tests {
         let (net, a, b) = net(1);
         let listener = b.listen(any()).await.expect("free");
         let at = listener.local_addr();
-        let else_ = a.connect(at, &identity("c"), Lane::Bytes).await.err().expect("it is b");
+        let else_ = a.connect(at, &identity("c"), Lane::Bytes, Carries::Questions).await.err().expect("it is b");
         assert!(matches!(else_, ConnectError::Identity { .. }), "{else_}");
         assert_eq!(b.listen(at).await.err().expect("taken").kind(), io::ErrorKind::AddrInUse);
         drop(listener);
-        assert!(a.connect(at, &identity("b"), Lane::Bytes).await.is_err());
+        assert!(a.connect(at, &identity("b"), Lane::Bytes, Carries::Questions).await.is_err());
         assert_eq!(net.refused(), 1);
         b.listen(at).await.expect("free again");
     }
@@ -406,24 +533,24 @@ mod tests {
         let (net, a, b) = net(1);
         let mut listener = b.listen(any()).await.expect("free");
         let at = listener.local_addr();
-        let mut out = a.connect(at, &identity("b"), Lane::Bytes).await.expect("listening");
+        let mut out = a.connect(at, &identity("b"), Lane::Bytes, Carries::Questions).await.expect("listening");
         let (mut incoming, ..) = listener.accept().await.expect("it comes");
         let waiting = tokio::spawn(async move { incoming.read(&mut [0; 1]).await.map_err(|error| error.kind()) });
         tokio::task::yield_now().await;
         net.part(&identity("a"), &identity("b"));
         assert_eq!(waiting.await.expect("no panic"), Err(io::ErrorKind::ConnectionReset), "who waits is woken");
         assert_eq!(out.write(b"x").await.expect_err("broken").kind(), io::ErrorKind::ConnectionReset);
-        assert!(a.connect(at, &identity("b"), Lane::Bytes).await.is_err());
+        assert!(a.connect(at, &identity("b"), Lane::Bytes, Carries::Questions).await.is_err());
         net.heal();
-        let mut again = a.connect(at, &identity("b"), Lane::Bytes).await.expect("healed");
+        let mut again = a.connect(at, &identity("b"), Lane::Bytes, Carries::Questions).await.expect("healed");
         net.kill(&identity("b"));
         assert_eq!(again.read(&mut [0; 1]).await.expect_err("broken").kind(), io::ErrorKind::ConnectionReset);
         while listener.accept().await.is_ok() {}
         net.revive(&identity("b"));
-        assert!(a.connect(at, &identity("b"), Lane::Bytes).await.is_err(), "it must listen again");
+        assert!(a.connect(at, &identity("b"), Lane::Bytes, Carries::Questions).await.is_err(), "it must listen again");
         drop(listener);
         let _listener = b.listen(at).await.expect("free");
-        a.connect(at, &identity("b"), Lane::Bytes).await.expect("it is back");
+        a.connect(at, &identity("b"), Lane::Bytes, Carries::Questions).await.expect("it is back");
         assert_eq!(net.refused(), 2);
     }
 }

@@ -22,11 +22,12 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{CertificateError, ClientConfig, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::{BoxIo, ConnectError, Identity, Lane, Listener, Net, PlainListener};
+use super::{BoxIo, Carries, ConnectError, Identity, Lane, Listener, Net, PlainListener, SILENCE};
 
 mod accept;
 mod wide;
@@ -40,6 +41,9 @@ const CONTROL: &[u8] = b"h2";
 
 /// TCP and TLS together. Who has a better place to go to waits less.
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// Attempts to connect within [`SILENCE`]: TCP itself would repeat one only after a second.
+const ATTEMPTS: u32 = 2;
 
 /// Encrypted bytes that wait for the socket: few large writes, and no more memory per connection than a quarter MiB.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -101,13 +105,22 @@ impl TlsNet {
         &self.counts
     }
 
-    async fn connect_now(&self, to: SocketAddr, expected: &Identity, lane: Lane) -> Result<BoxIo, ConnectError> {
+    async fn connect_now(
+        &self,
+        to: SocketAddr,
+        expected: &Identity,
+        lane: Lane,
+        carries: Carries,
+    ) -> Result<BoxIo, ConnectError> {
         let config = {
             let current = self.current.load();
             client_config(&current, expected, lane).map_err(|error| refusal(&error, expected))?
         };
-        let tcp = TcpStream::connect(to).await?;
+        let tcp = dial(to, expected).await?;
         tcp.set_nodelay(true)?;
+        if carries == Carries::Questions {
+            SockRef::from(&tcp).set_tcp_user_timeout(Some(SILENCE))?;
+        }
         let mut tls = match TlsConnector::from(config).connect(server_name(), Wide::new(tcp)).await {
             Ok(tls) => tls,
             Err(error) => {
@@ -122,6 +135,22 @@ impl TlsNet {
         }
         tls.get_mut().1.set_buffer_limit(Some(WRITE_BYTES));
         Ok(Box::new(tls))
+    }
+}
+
+/// A TCP connection. A peer that is there answers at once, or another owner does better; there is one authority, which
+/// is waited for.
+async fn dial(to: SocketAddr, expected: &Identity) -> io::Result<TcpStream> {
+    match expected {
+        Identity::Authority(_) => TcpStream::connect(to).await,
+        Identity::Node(..) => {
+            for _ in 0..ATTEMPTS {
+                if let Ok(answered) = timeout(SILENCE / ATTEMPTS, TcpStream::connect(to)).await {
+                    return answered;
+                }
+            }
+            Err(io::ErrorKind::TimedOut.into())
+        }
     }
 }
 
@@ -180,8 +209,14 @@ fn refusal(error: &rustls::Error, expected: &Identity) -> ConnectError {
 
 #[async_trait]
 impl Net for TlsNet {
-    async fn connect(&self, to: SocketAddr, expected: &Identity, lane: Lane) -> Result<BoxIo, ConnectError> {
-        match timeout(CONNECT, self.connect_now(to, expected, lane)).await {
+    async fn connect(
+        &self,
+        to: SocketAddr,
+        expected: &Identity,
+        lane: Lane,
+        carries: Carries,
+    ) -> Result<BoxIo, ConnectError> {
+        match timeout(CONNECT, self.connect_now(to, expected, lane, carries)).await {
             Ok(connected) => connected,
             Err(_) => {
                 let deadline_ms = u64::try_from(CONNECT.as_millis()).unwrap_or(u64::MAX);

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::runtime::Clock;
-use crate::runtime::clock::RealClock;
+use crate::runtime::clock::{RealClock, SimClock};
 
 /// Ranks by slot: even ones as the number says.
 #[derive(Default)]
@@ -211,6 +211,34 @@ async fn what_is_older_than_the_ttl_leaves_also_after_a_restart() {
     settle(&stores).await;
     assert!(!stores.has(&one(2).id()), "its age is on the disk");
 }
+
+/// docs/FAULTS.md, row 11.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_by_an_hour_moves_ages_and_nothing_else() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let clock = Arc::new(SimClock::new());
+    let runtime = Runtime { clock: clock.clone(), ..sim(&disk) };
+    let stores = open_one(&runtime, 100 * u64::from(CHUNK)).await;
+    let keeping = Keeping { ttl: Some(Duration::from_secs(1_800)), ..Keeping::default() };
+    let (_volumes, follow) = watch::channel(volume(keeping));
+    stores.govern(Arc::new(Alone), follow);
+    fill_one(&stores, 1).await;
+    clock.jump(-HOUR_MS);
+    fill_one(&stores, 2).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    settle(&stores).await;
+    assert_eq!(counters(&stores).expired, 0, "what comes from the future is young");
+    clock.jump(HOUR_MS);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    settle(&stores).await;
+    assert_eq!((stores.has(&one(1).id()), stores.has(&one(2).id())), (true, false), "the second looks an hour old");
+    assert_eq!(look(&stores, &one(1)).await, Seen::Right);
+    fill_one(&stores, 2).await;
+    assert_eq!(look(&stores, &one(2)).await, Seen::Right);
+    assert_eq!((counters(&stores).expired, stores.status()[0].health), (1, Health::Healthy));
+}
+
+const HOUR_MS: i64 = 3_600_000;
 
 #[tokio::test(start_paused = true)]
 async fn pinned_objects_stay_and_leave_when_they_are_no_longer_pinned() {

@@ -278,3 +278,70 @@ fn an_origin_is_known_by_who_asked_and_fails_when_one_says_so() {
     assert_eq!(status.origin, OriginState::Fails(ErrorKind::NoSuchBucket));
     assert_eq!(status.mounted.into_iter().collect::<Vec<_>>(), [NodeId(2)]);
 }
+
+/// All but `shunned` report that they can't reach it; it reports as if nothing were.
+fn all_shun(core: &mut Core, nodes: &[u32], shunned: u32, now_ms: u64) {
+    for number in nodes {
+        let unreachable = if *number == shunned { Vec::new() } else { vec![NodeId(shunned), NodeId(shunned)] };
+        core.report(NodeId(*number), &name(*number), NodeReport { unreachable, ..report(0) }, now_ms);
+    }
+}
+
+#[test]
+fn whom_half_of_the_others_cannot_reach_for_five_seconds_is_suspect_though_it_reports() {
+    let mut core = core();
+    core.wait(Patience { loss_grace_ms: 10_000, ..Patience::default() });
+    all_report(&mut core, &[1, 2, 3, 4], 0);
+    let map = step(&mut core, 0).expect("a map");
+    for now_ms in (1_000..=5_000).step_by(1_000) {
+        all_shun(&mut core, &[1, 2, 4], 4, now_ms);
+        all_report(&mut core, &[3], now_ms);
+        assert_eq!(step(&mut core, now_ms), None, "two of three say so, not for long enough");
+    }
+    all_shun(&mut core, &[1, 2, 4], 4, 6_000);
+    let suspect = step(&mut core, 6_000).expect("five seconds");
+    assert_eq!(suspect.node(NodeId(4)).map(|node| node.state), Some(NodeState::Suspect));
+    assert!(Slot::all().all(|slot| suspect.lead(slot) != Some(NodeId(4))));
+    for now_ms in (7_000..=60_000).step_by(1_000) {
+        all_report(&mut core, &[3], now_ms);
+        all_shun(&mut core, &[1, 2, 4], 4, now_ms);
+        assert_eq!(step(&mut core, now_ms), None, "it keeps its slots, and costs no epoch");
+    }
+    all_report(&mut core, &[1, 2, 3, 4], 61_000);
+    step(&mut core, 61_250);
+    all_report(&mut core, &[1, 2, 3, 4], 62_000);
+    step(&mut core, 62_000).expect("it is returning");
+    for now_ms in [63_000, 64_000, 65_000] {
+        all_report(&mut core, &[1, 2, 3, 4], now_ms);
+    }
+    let back = step(&mut core, 65_250).expect("it serves");
+    assert_eq!(back.node(NodeId(4)).map(|node| node.state), Some(NodeState::Serving));
+    let moved = |slot: &Slot| map.owners(*slot).iter().any(|owner| !back.owners(*slot).contains(owner));
+    assert_eq!(Slot::all().filter(moved).count(), 0, "no slot has another owner");
+}
+
+#[test]
+fn too_few_reporters_and_old_reports_suspect_nobody() {
+    let mut core = core();
+    all_report(&mut core, &[1, 2, 3], 0);
+    step(&mut core, 0).expect("a map");
+    for now_ms in (1_000..=20_000).step_by(1_000) {
+        all_shun(&mut core, &[1, 2, 3], 3, now_ms);
+        assert_eq!(step(&mut core, now_ms), None, "two others prove nothing: it may be they who are cut off");
+    }
+    let mut core = self::core();
+    all_report(&mut core, &[1, 2, 3, 4], 0);
+    step(&mut core, 0).expect("a map");
+    for now_ms in (1_000..=20_000).step_by(1_000) {
+        all_shun(&mut core, &[1], 4, now_ms);
+        all_report(&mut core, &[2, 3, 4], now_ms);
+        assert_eq!(step(&mut core, now_ms), None, "one of three");
+    }
+    all_shun(&mut core, &[1, 2, 3, 4], 4, 21_000);
+    step(&mut core, 21_000);
+    for now_ms in (22_000..=40_000).step_by(1_000) {
+        all_report(&mut core, &[3, 4], now_ms);
+        step(&mut core, now_ms);
+    }
+    assert_eq!(core.nodes[&name(4)].life.state(), NodeState::Serving, "who shunned it is silent");
+}
