@@ -69,6 +69,8 @@ pub struct Alive {
     pub stores: Stores,
     /// Its map.
     pub maps: MapHolder,
+    /// Whom it asks.
+    pub peers: Client,
     /// Its chunks.
     pub cache: Cache,
     /// The volume's tree.
@@ -350,7 +352,7 @@ impl World {
             began_ms: runtime.clock.wall_ms(),
         };
         peers.announce(own, maps.changed());
-        let server = Server::new(runtime.clone(), peers, Arc::new(cache.clone()), routes);
+        let server = Server::new(runtime.clone(), peers.clone(), Arc::new(cache.clone()), routes);
         runtime.tasks.spawn(server.serve(listener));
         let state = Path::new("/state");
         place.disk.create_dir_all(state).expect("made");
@@ -362,7 +364,7 @@ impl World {
             room,
         };
         let fs = Arc::new(Fs::new(runtime.clone(), self.volume.clone(), below));
-        place.alive = Some(Alive { runtime, stores, maps, cache, fs });
+        place.alive = Some(Alive { runtime, stores, maps, peers, cache, fs });
         self.states[index] = NodeState::Serving;
         self.publish();
     }

@@ -42,6 +42,10 @@ const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// How often peers that were asked in vain are tried.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a try takes at most: longer than it takes to find out that a connection is dead (`control.rs`), or the next
+/// try would use it again.
+const TRY_WITHIN: Duration = Duration::from_millis(2_500);
+
 /// A try that took so long to fail met silence.
 const SILENCE: Duration = Duration::from_millis(500);
 
@@ -130,7 +134,8 @@ async fn announce(
         let now = client.runtime().clock.now();
         changed.mark_unchanged();
         let left = untold(client, &told, &mut since, now);
-        let heard = stream::iter(left.clone()).map(|node| tell(client, node, own)).buffer_unordered(TELL_AT_ONCE);
+        let heard =
+            stream::iter(left.clone()).map(|node| tell(client, node, own, TELL_WITHIN)).buffer_unordered(TELL_AT_ONCE);
         told.extend(heard.filter_map(|heard| async move { heard }).collect::<Vec<NodeId>>().await);
         if client.members().epoch() > Epoch(0) {
             let left = untold(client, &told, &mut since, client.runtime().clock.now());
@@ -153,7 +158,7 @@ async fn try_again(client: &Client, own: &NodeAddress) {
         let due = client.troubled().into_iter().filter(|node| client.admits(*node));
         let tried = stream::iter(due).map(|node| async move {
             let began = client.runtime().clock.now();
-            if tell(client, node, own).await.is_none() {
+            if tell(client, node, own, TRY_WITHIN).await.is_none() {
                 let is_silent = client.runtime().clock.now() - began >= SILENCE;
                 client.saw(node, if is_silent { Verdict::Hung } else { Verdict::Failed });
             }
@@ -175,9 +180,9 @@ fn untold(
 }
 
 /// The node, if it has heard it.
-async fn tell(client: &Client, node: NodeId, own: &NodeAddress) -> Option<NodeId> {
+async fn tell(client: &Client, node: NodeId, own: &NodeAddress, within: Duration) -> Option<NodeId> {
     let mut peer = PeersClient::new(client.control(node).ok()?).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let reply = timeout(TELL_WITHIN, peer.announce(own.to_message())).await;
+    let reply = timeout(within, peer.announce(own.to_message())).await;
     match reply.ok()?.map(|reply| parse_whereabouts(reply.into_inner())) {
         Ok(Ok(moved)) => {
             client.members().hear(moved);

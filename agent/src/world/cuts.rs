@@ -122,7 +122,7 @@ fn a_silent_cut_holds_a_read_for_two_seconds_at_most() {
     for which in [Which::ToOne, Which::FromOne, Which::BothWays, Which::Everybodys] {
         for before in [Before::Busy, Before::Idle] {
             let mut most = Duration::ZERO;
-            for seed in 1..=6 {
+            for seed in 1..=3 {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
                 let longest = runtime.expect("a runtime").block_on(longest(seed, before, which));
                 assert!(longest <= STALL, "{which:?}, {before:?}, seed {seed}: {longest:?}");

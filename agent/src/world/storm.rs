@@ -134,6 +134,11 @@ impl Storm {
         self.alive().iter().all(|node| self.world.node(*node).cache.replicator().offers().settled >= epoch)
     }
 
+    /// Whether nobody takes another for unreachable any more.
+    fn all_are_reached(&self) -> bool {
+        self.alive().iter().all(|node| self.world.node(*node).peers.unreachable().is_empty())
+    }
+
     /// Copies that an owner lacks of chunks that some node has.
     fn short(&self) -> usize {
         let map = self.world.current();
@@ -158,12 +163,12 @@ impl Storm {
             self.world.set_state(node, NodeState::Serving);
         }
         let until = self.world.now() + CALM;
-        while self.world.now() < until && !(self.is_settled() && self.short() == 0) {
+        while self.world.now() < until && !(self.is_settled() && self.short() == 0 && self.all_are_reached()) {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         self.end_handovers();
-        let (settled, short) = (self.is_settled(), self.short());
-        self.note(&format!("settled: {settled}, {short} copies are short"));
+        let (settled, short, reached) = (self.is_settled(), self.short(), self.all_are_reached());
+        self.note(&format!("settled: {settled}, {short} copies are short, all are reached: {reached}"));
         for node in self.alive() {
             let replicator = self.world.node(node).cache.replicator().clone();
             self.note(&format!("n{}: {:?} {:?}", node + 1, replicator.offers(), replicator.snapshot()));
@@ -228,7 +233,7 @@ fn shown(seed: u64) -> Shown {
         }
         storm.wrong += failed;
         let again = storm.world.gets() - before;
-        let (settled, short) = (storm.is_settled(), storm.short());
+        let (settled, short) = (storm.is_settled() && storm.all_are_reached(), storm.short());
         let faults = storm.faults + storm.world.net.cut_short();
         Shown { trace: storm.trace, faults, wrong: storm.wrong, short, settled, again }
     })

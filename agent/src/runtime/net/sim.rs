@@ -375,11 +375,19 @@ impl SimIo {
         }
     }
 
+    /// Wakes who waits, after a while.
+    fn look_again(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let looking = self.looking.get_or_insert_with(|| Box::pin(sleep(LOOK_EVERY)));
+        std::task::ready!(looking.as_mut().poll(cx));
+        self.looking = None;
+        Poll::Ready(())
+    }
+
     /// Whether a cut keeps what is said from being acknowledged; a question fails once it has for too long.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         loop {
             if !self.net.is_silent(&self.speaker, &self.hearer) {
-                (self.unheard, self.looking) = (None, None);
+                self.unheard = None;
                 return Ok(false);
             }
             let Some(since) = self.unheard else { return Ok(true) };
@@ -387,11 +395,9 @@ impl SimIo {
                 self.broken.cancel();
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let looking = self.looking.get_or_insert_with(|| Box::pin(sleep(LOOK_EVERY)));
-            if looking.as_mut().poll(cx).is_pending() {
+            if self.look_again(cx).is_pending() {
                 return Ok(true);
             }
-            self.looking = None;
         }
     }
 
@@ -451,8 +457,12 @@ impl AsyncWrite for SimIo {
                 return Poll::Pending;
             }
         }
-        // Who is stopped is woken only when the stream breaks.
-        let Some(most) = self.net.may_say(&self.speaker, bytes.len()) else { return Poll::Pending };
+        let most = loop {
+            match self.net.may_say(&self.speaker, bytes.len()) {
+                Some(most) => break most,
+                None => std::task::ready!(self.look_again(cx)),
+            }
+        };
         let written = Pin::new(&mut self.stream).poll_write(cx, &bytes[..most]);
         if let Poll::Ready(Ok(said)) = &written {
             self.net.has_said(&self.speaker, *said);
