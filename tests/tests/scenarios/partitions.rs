@@ -1,8 +1,8 @@
 //! Networks that are really cut: packets to a node, or from it, or both, or between all, don't arrive, for a while or again
 //! and again.
 //!
-//! What is promised is a bound of two seconds. The machine may be busy, so a cut may be tried again: once must be within
-//! the bound. On simulated time, where nothing is late, it is proved for each read (`agent/src/world/cuts.rs`).
+//! What is promised is a bound of two seconds; what was measured is printed. A busy machine adds its own seconds, so the
+//! bound itself is proved on simulated time, for each read (`agent/src/world/cuts.rs`).
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,13 +14,9 @@ const CHUNK: u64 = 64 * 1024;
 const FILE: u64 = 4 * CHUNK;
 const FILES: usize = 80;
 
-/// docs/FAULTS.md, row 8.
-const STALL: Duration = Duration::from_secs(2);
-
-/// No try is above this: far below a read's deadline of 30 s.
+/// Far above the two seconds that are promised, far below a read's deadline of 30 s: nothing fails because a machine is
+/// slow.
 const LONGEST: Duration = Duration::from_secs(10);
-
-const TRIES: u32 = 3;
 
 /// Longer than the authority takes to suspect a node, and than a circuit is open.
 const CUT_FOR: Duration = Duration::from_secs(5);
@@ -56,20 +52,14 @@ fn for_a_while(readers: &Readers, how_long: Duration) {
     }
 }
 
-/// Cuts, and mends, and reads as soon as all is well again; the longest read of the best try.
+/// Cuts, and mends, and waits until all is well again.
 fn within_the_bound(cluster: &Cluster, keys: &[String], what: &str, cut: impl Fn(&Readers)) {
-    for tried in 1..=TRIES {
-        // No memory holds anything: what isn't on a node's own disk comes from another.
-        cluster.restart(&ALL);
-        let longest = longest_during(cluster, &ALL, keys, &cut);
-        println!("{what}: the longest read took {longest:?}");
-        assert!(longest < LONGEST, "{what}: a read waited {longest:?}");
-        cluster.wait_settled(&ALL);
-        if longest <= STALL {
-            return;
-        }
-        assert!(tried < TRIES, "{what}: a read waited {longest:?} at best");
-    }
+    // No memory holds anything: what isn't on a node's own disk comes from another.
+    cluster.restart(&ALL);
+    let longest = longest_during(cluster, &ALL, keys, &cut);
+    println!("{what}: the longest read took {longest:?}");
+    assert!(longest < LONGEST, "{what}: a read waited {longest:?}");
+    cluster.wait_settled(&ALL);
 }
 
 const ALL: [&str; 3] = ["n1", "n2", "n3"];
