@@ -12,6 +12,8 @@ mod growth;
 mod install;
 #[path = "kubelets/readers.rs"]
 mod readers;
+#[path = "kubelets/refusals.rs"]
+mod refusals;
 #[path = "kubelets/upgrades.rs"]
 mod upgrades;
 #[path = "kubelets/world.rs"]

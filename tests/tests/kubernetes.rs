@@ -23,6 +23,8 @@ mod life;
 mod rules;
 #[path = "kubernetes/spec.rs"]
 mod spec;
+#[path = "kubernetes/stored.rs"]
+mod stored;
 
 use std::path::Path;
 
@@ -33,17 +35,23 @@ use serde_json::Value;
 /// A control plane with the CRDs and the operator's rights, as `kubectl apply -k` brings them.
 fn with_crds(folder: &Path) -> ControlPlane {
     let plane = ControlPlane::start(folder);
-    let shipped = repository().join("charts/kustomize").display().to_string();
-    let applied = plane.kubectl().run(&["apply", "-k", &shipped]).out();
+    let applied = install(plane.kubectl());
     for kind in ["cacheclusters", "cachevolumes", "cachenodes"] {
         assert!(applied.contains(&format!("{kind}.larder.dev created")), "{applied}");
     }
-    // No kubelet would run them; the tests run the programs.
-    plane.kubectl().run(&["delete", "deployment", "larder-operator", "-n", NAMESPACE]).out();
-    plane.kubectl().run(&["delete", "daemonset", "larder-node", "-n", "larder-node"]).out();
-    let waited = plane.kubectl().run(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"]);
-    assert!(waited.out.contains("condition met"), "{}", waited.out);
     plane
+}
+
+/// Brings them; returns what kubectl says of it.
+fn install(kubectl: &Kubectl) -> String {
+    let shipped = repository().join("charts/kustomize").display().to_string();
+    let applied = kubectl.run(&["apply", "-k", &shipped]).out();
+    // No kubelet would run them; the tests run the programs.
+    kubectl.run(&["delete", "deployment", "larder-operator", "-n", NAMESPACE]).out();
+    kubectl.run(&["delete", "daemonset", "larder-node", "-n", "larder-node"]).out();
+    let waited = kubectl.run(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"]);
+    assert!(waited.out.contains("condition met"), "{}", waited.out);
+    applied
 }
 
 fn repository() -> &'static Path {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use larder_mounter::AGENT_USER;
@@ -110,7 +111,11 @@ fn others(path: &Path, parent: &OwnedFd, own: &str) -> io::Result<Option<String>
         let name = entry?.file_name();
         let Some(name) = name.to_str() else { continue };
         let is_store = name.strip_prefix(PREFIX).is_some_and(super::is_cluster);
-        if is_store && name != own && path.join(name).is_dir() {
+        // A kubelet makes an empty folder for each cluster that tries; one that was prepared is its agents' own.
+        let is_prepared = || {
+            std::fs::symlink_metadata(path.join(name)).is_ok_and(|found| found.is_dir() && found.uid() == AGENT_USER)
+        };
+        if is_store && name != own && is_prepared() {
             return Ok(Some(name.to_owned()));
         }
     }
@@ -119,7 +124,7 @@ fn others(path: &Path, parent: &OwnedFd, own: &str) -> io::Result<Option<String>
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -140,6 +145,8 @@ mod tests {
         let made = std::fs::metadata(nvme.join(format!("larder-{CLUSTER}"))).expect("made");
         assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (AGENT_USER, AGENT_USER, 0o700));
         assert_eq!(std::fs::metadata(nvme.join("mine")).expect("kept").uid(), 0);
+        std::fs::create_dir(nvme.join(format!("larder-{OTHER}"))).expect("as a kubelet makes it");
+        prepare(&nvme, false, CLUSTER, &allowed).expect("one that tried in vain is in nobody's way");
         let refusal = prepare(&nvme, false, OTHER, &allowed).expect_err("another cluster's");
         assert!(matches!(&refusal, Refusal::Another { other, .. } if other.contains(CLUSTER)), "{refusal}");
     }
