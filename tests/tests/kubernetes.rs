@@ -28,8 +28,8 @@ mod stored;
 
 use std::path::Path;
 
-use larder_tests::harness::{MINUTE, wait_until};
-use larder_tests::kit::{ControlPlane, Kubectl, NAMESPACE};
+use larder_tests::harness::MINUTE;
+use larder_tests::kit::{ControlPlane, Kubectl, NAMESPACE, wait_until};
 use serde_json::Value;
 
 /// A control plane with the CRDs and the operator's rights, as `kubectl apply -k` brings them.

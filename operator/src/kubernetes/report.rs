@@ -286,7 +286,8 @@ pub async fn refuse(
 async fn announce(context: &Context, whom: &ObjectReference, before: &[Condition], after: &[Condition]) {
     for now in after {
         let was = before.iter().find(|was| was.type_ == now.type_);
-        if was.is_some_and(|was| was.reason == now.reason) || context.leading.is_cancelled() {
+        let as_ever = was.is_none() && now.reason == PausedReason::NotPaused.as_str();
+        if as_ever || was.is_some_and(|was| was.reason == now.reason) || context.leading.is_cancelled() {
             continue;
         }
         let part = |part: &Option<String>| part.clone().unwrap_or_default();

@@ -18,14 +18,27 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 ///
 /// # Panics
 /// With `what`, when it hasn't by the deadline.
-pub fn wait_for<T>(deadline: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(deadline: Duration, what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_looking_every(LOOK_EVERY, deadline, what, condition)
+}
+
+/// The same where a look costs more than a moment.
+///
+/// # Panics
+/// As [`wait_for`].
+pub fn wait_looking_every<T>(
+    pause: Duration,
+    deadline: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Option<T>,
+) -> T {
     let until = Instant::now() + deadline;
     loop {
         if let Some(value) = condition() {
             return value;
         }
         assert!(Instant::now() < until, "waited {deadline:?} in vain: {what}");
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(pause);
     }
 }
 

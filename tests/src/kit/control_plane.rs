@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::pki::Pki;
-use crate::harness::{MINUTE, wait_until};
+use super::wait_until;
+use crate::harness::MINUTE;
 
 /// An API server answers 2 s after its start on an idle machine.
 const READY_WITHIN: Duration = Duration::from_secs(90);

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::control_plane::{ControlPlane, spawn_ending_with_us};
-use crate::harness::{MINUTE, wait_until};
+use super::wait_until;
+use crate::harness::MINUTE;
 
 /// Heads of requests are far below this.
 const HEAD_MAX: usize = 64 * 1024;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::control_plane::{ControlPlane, Kubectl, programs, spawn_ending_with_us};
 use super::network::Network;
-use crate::harness::{MINUTE, wait_for, wait_until};
+use super::{wait_for, wait_until};
+use crate::harness::MINUTE;
 
 /// A kubelet registers 5 s after its start on an idle machine.
 const READY_WITHIN: Duration = Duration::from_secs(180);

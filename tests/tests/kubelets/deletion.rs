@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use larder_tests::harness::wait_until;
-use larder_tests::kit::NAMESPACE;
+use larder_tests::kit::{NAMESPACE, wait_until};
 use serde_json::{Value, json};
 
 use super::world::{PODS_WITHIN, World};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder_tests::harness::wait_until;
+use larder_tests::kit::wait_until;
 use serde_json::Value;
 
 use super::readers::Readers;

@@ -1,6 +1,7 @@
 //! Nodes that come, are cordoned and drained by kubectl, and go.
 
-use larder_tests::harness::{program, wait_until};
+use larder_tests::harness::program;
+use larder_tests::kit::wait_until;
 
 use super::readers::Readers;
 use super::world::{PODS_WITHIN, World};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use larder_tests::harness::{program, sha256, wait_until};
+use larder_tests::harness::{program, sha256};
+use larder_tests::kit::wait_until;
 use larder_tests::stub::pattern;
 use serde_json::Value;
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use larder_tests::harness::{sha256, wait_until};
+use larder_tests::harness::sha256;
+use larder_tests::kit::wait_until;
 use larder_tests::stub::pattern;
 use serde_json::json;
 

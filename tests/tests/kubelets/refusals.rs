@@ -1,6 +1,6 @@
 //! Stores that are refused, with the words that people find; and clusters that aren't well, as kubectl shows them.
 
-use larder_tests::harness::wait_until;
+use larder_tests::kit::wait_until;
 use serde_json::{Value, json};
 
 use super::world::{PODS_WITHIN, World};

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use larder_tests::harness::wait_until;
-use larder_tests::kit::NAMESPACE;
+use larder_tests::kit::{NAMESPACE, wait_until};
 use serde_json::Value;
 
 use super::readers::Readers;

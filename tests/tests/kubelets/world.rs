@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use larder_tests::harness::{program, wait_for, wait_until};
-use larder_tests::kit::{Kubectl, Kubernetes, NAMESPACE};
+use larder_tests::harness::program;
+use larder_tests::kit::{Kubectl, Kubernetes, NAMESPACE, wait_for, wait_until};
 use larder_tests::stub::StubS3;
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -8,8 +8,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use larder_tests::harness::{MINUTE, program, wait_for, wait_until};
-use larder_tests::kit::{ControlPlane, Kubectl, Operator, serve_service};
+use larder_tests::harness::{MINUTE, program};
+use larder_tests::kit::{ControlPlane, Kubectl, Operator, serve_service, wait_for, wait_until};
 use larder_tests::stub::StubS3;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use larder_tests::harness::{MINUTE, wait_until};
-use larder_tests::kit::{ControlPlane, Kubectl, NAMESPACE, Operator};
+use larder_tests::harness::MINUTE;
+use larder_tests::kit::{ControlPlane, Kubectl, NAMESPACE, Operator, wait_until};
 
 use super::{condition, pods, repository, three_nodes, wait_for_reason, wait_gone, with_crds};
 

@@ -1,6 +1,7 @@
 //! Agents join with their pods' tokens, and nobody else does; then the cluster is Ready and serves.
 
-use larder_tests::harness::{MINUTE, sha256, wait_until, within};
+use larder_tests::harness::{MINUTE, sha256, within};
+use larder_tests::kit::wait_until;
 use larder_tests::stub::pattern;
 use serde_json::{Value, json};
 

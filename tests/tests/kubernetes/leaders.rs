@@ -1,7 +1,7 @@
 //! Two operators, and one that is killed again and again.
 
-use larder_tests::harness::{MINUTE, wait_until};
-use larder_tests::kit::{FaultyServer, Kubectl, NAMESPACE, Operator};
+use larder_tests::harness::MINUTE;
+use larder_tests::kit::{FaultyServer, Kubectl, NAMESPACE, Operator, wait_until};
 
 use super::{condition, pods, repository, three_nodes, wait_for_reason, with_crds};
 

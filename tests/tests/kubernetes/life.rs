@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use larder_tests::harness::{MINUTE, program, wait_until, within};
-use larder_tests::kit::Operator;
+use larder_tests::harness::{MINUTE, program, within};
+use larder_tests::kit::{Operator, wait_until};
 use serde_json::{Value, json};
 
 use super::agents::Agents;

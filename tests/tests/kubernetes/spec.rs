@@ -1,7 +1,7 @@
 //! Fields of a CacheCluster's spec, seen in what they change; and what is refused, with the words that people read.
 
-use larder_tests::harness::{MINUTE, wait_until};
-use larder_tests::kit::{ControlPlane, Kubectl, Operator};
+use larder_tests::harness::MINUTE;
+use larder_tests::kit::{ControlPlane, Kubectl, Operator, wait_until};
 use serde_json::{Value, json};
 
 use super::{condition, pods, repository, three_nodes, wait_for_reason, with_crds};

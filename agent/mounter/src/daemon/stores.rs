@@ -39,7 +39,7 @@ pub enum Refusal {
         path: PathBuf,
     },
     /// Another cluster's.
-    #[error("{path:?} holds the store of another cluster, {other}: adopt or wipe it first")]
+    #[error("{path:?} holds the store of another cluster, {other}: remove that, or take another path")]
     Another {
         /// The path.
         path: PathBuf,
