@@ -10,7 +10,9 @@ use larder_agent::map::{
 };
 use larder_agent::runtime::Runtime;
 use larder_agent::runtime::net::tls::{Credentials, TlsNet};
-use larder_operator::authority::{Authority, AuthorityOptions, Ca, FolderLedger, ForeignMap, NodeTokens, Shape};
+use larder_operator::authority::{
+    Authority, AuthorityOptions, Ca, FolderLedger, ForeignMap, Ledger, NodeTokens, Shape,
+};
 use larder_proto::control::{NodeReport, StoreHealth, StoreReport};
 use larder_proto::identity::{Identity, Trust};
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, StoreId, VolumeId};
@@ -401,6 +403,52 @@ async fn a_session_without_a_certificate_leads_to_a_join() {
     let node = until("it reports", || authority.nodes().first().map(|node| node.id)).await;
     assert_eq!(node, NodeId(2), "an id is never reused");
     again.stop().await;
+    authority.stop().await;
+}
+
+/// A ledger with room for ids and for no map.
+struct Narrow(FolderLedger);
+
+impl Ledger for Narrow {
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
+    fn load_ids(&self) -> std::io::Result<Option<Vec<u8>>> {
+        self.0.load_ids()
+    }
+
+    fn load_map(&self) -> std::io::Result<Option<Vec<u8>>> {
+        self.0.load_map()
+    }
+
+    fn store_ids(&self, ids: &[u8]) -> std::io::Result<()> {
+        self.0.store_ids(ids)
+    }
+
+    fn store_map(&self, _signed: &[u8], _epoch: Epoch) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::FileTooLarge.into())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_map_that_is_too_large_is_not_published_and_said() {
+    let world = World::new();
+    let ca = Ca::load_or_create(&world.path("authority")).expect("a CA");
+    let narrow = Narrow(FolderLedger::open(world.path("authority")).expect("a folder"));
+    let options = AuthorityOptions { ledger: Arc::new(narrow), ..world.options("127.0.0.1:0", ca) };
+    let authority = Authority::start(options, world.volumes.subscribe()).await.expect("starts");
+    assert!(!authority.is_map_too_large());
+    let mut agents = Vec::new();
+    for node in ["n1", "n2", "n3"] {
+        agents.push(world.agent(node, node, authority.address()).await);
+    }
+    until("it is said", || authority.is_map_too_large().then_some(())).await;
+    assert_eq!(authority.map(), None);
+    assert!(agents.iter().all(|agent| agent.map.current().is_none()), "nobody has what isn't stored");
+    for agent in agents {
+        agent.stop().await;
+    }
     authority.stop().await;
 }
 

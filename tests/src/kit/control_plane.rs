@@ -433,6 +433,19 @@ impl Kubectl {
         said(command, "")
     }
 
+    /// `kubectl port-forward`, and the port on which it listens; it ends with this process at the latest.
+    ///
+    /// # Panics
+    /// When it doesn't begin.
+    #[must_use]
+    pub fn port_forward(&self, whom: &[&str], port: u16) -> (Child, u16) {
+        let [local] = free_ports();
+        let mut command = Command::new(&self.program);
+        command.arg("--kubeconfig").arg(&self.config).arg("port-forward").args(whom);
+        command.arg(format!("{local}:{port}")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        (spawn_ending_with_us(&mut command), local)
+    }
+
     /// Runs one of our programs as the same user; it may fail.
     #[must_use]
     pub fn own(&self, program: &Path, arguments: &[&str]) -> Said {

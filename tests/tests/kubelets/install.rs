@@ -1,13 +1,15 @@
 //! From nothing to a pod that reads.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use larder_tests::harness::{program, sha256};
-use larder_tests::kit::wait_until;
+use larder_tests::kit::{NAMESPACE, wait_for, wait_until};
 use larder_tests::stub::pattern;
 use serde_json::Value;
 
-use super::world::World;
+use super::world::{PODS_WITHIN, World};
 
 #[test]
 #[ignore = "needs kubelets: make test-k8s"]
@@ -33,6 +35,34 @@ fn installed_fresh_pods_on_every_node_read_what_the_bucket_has() {
     applying_twice_changes_nothing(&world);
     kubectl_says_what_people_ask(&world);
     the_plugin_says_the_rest(&world);
+    metrics_are_reached_as_the_documents_say(&world);
+}
+
+fn metrics_are_reached_as_the_documents_say(world: &World) {
+    let agent = format!("pod/{}", world.agent_pod("n1"));
+    let asked = [
+        (&["-n", NAMESPACE, "deployment/larder-operator"][..], 8080, "controller_runtime_reconcile_total"),
+        (&[agent.as_str()][..], 7711, "larder_map_epoch"),
+    ];
+    for (whom, port, metric) in asked {
+        let (mut forward, local) = world.kubectl().port_forward(whom, port);
+        let text = wait_for(PODS_WITHIN, metric, || get(local, "/metrics").filter(|text| text.contains(metric)));
+        assert!(text.contains("200 OK"), "{text}");
+        // It ends with us in any case.
+        let _ = forward.kill();
+        let _ = forward.wait();
+    }
+    let said = world.kubectl().run(&["wait", "cc", "--all", "-A", "--for=condition=Ready", "--timeout=0s"]).out();
+    assert!(said.contains("condition met"), "{said}");
+}
+
+/// What a server of this machine answers.
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn agents_without_rights_say_that_the_kernel_takes_no_files(world: &World) {

@@ -3,7 +3,7 @@
 use larder_tests::harness::{MINUTE, sha256, within};
 use larder_tests::kit::wait_until;
 use larder_tests::stub::pattern;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::agents::{Agents, audience, bound_pods, token};
 
@@ -57,8 +57,8 @@ fn agents_join_with_their_pods_tokens_and_the_cluster_serves() {
         let read = within(MINUTE, "reading", move || std::fs::read(file)).expect("reads");
         assert_eq!(sha256(&read), sha256(&wanted));
     }
-    let domains: Vec<Value> = ["n1", "n2", "n3"].map(|name| world.status(name)["domain"].clone()).into();
-    assert_eq!(domains, ["a", "b", "c"], "the operator tells the zones");
+    let domains = || ["n1", "n2", "n3"].map(|name| world.status(name)["domain"].clone());
+    wait_until(MINUTE, "the operator tells the zones", || domains() == ["a", "b", "c"]);
     for line in ["cc", "cv", "cn"] {
         println!("{}", world.kubectl().run(&["get", line, "-o", "wide"]).out());
     }
