@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use super::pki::Pki;
 use super::wait_until;
-use crate::harness::MINUTE;
 
 /// An API server answers 2 s after its start on an idle machine.
 const READY_WITHIN: Duration = Duration::from_secs(90);
@@ -144,7 +143,7 @@ impl ControlPlane {
 
     fn start_for(folder: &Path, reach: Reach) -> Self {
         let bin = programs();
-        let [etcd, peer, port, controllers, scheduler] = free_ports();
+        let [etcd, peer, port] = free_ports();
         let server = format!("https://{}:{port}", reach.address());
         let pki = Pki::create(folder, reach.address()).expect("keys and certificates");
         let kubectl = Kubectl { program: bin.join("kubectl"), config: PathBuf::new() };
@@ -154,10 +153,10 @@ impl ControlPlane {
         plane.etcd(etcd, peer);
         plane.api_server(etcd, port, reach);
         plane.wait_until_ready();
-        plane.controller_manager(controllers, reach);
-        plane.scheduler(scheduler);
+        plane.controller_manager(reach);
+        plane.scheduler();
         let default = || plane.kubectl.try_run(&["get", "serviceaccount", "default"]).ok;
-        wait_until(MINUTE, "the controller-manager has made the default account", default);
+        wait_until(READY_WITHIN, "the controller-manager has made the default account", default);
         plane
     }
 
@@ -285,15 +284,15 @@ impl ControlPlane {
         self.spawn("kube-apiserver", arguments);
     }
 
-    fn controller_manager(&mut self, port: u16, reach: Reach) {
+    fn controller_manager(&mut self, reach: Reach) {
         let config = self.user("controller-manager", "system:kube-controller-manager", None, Vec::new());
         let mut arguments = vec![
             format!("--kubeconfig={}", config.display()),
             format!("--service-account-private-key-file={}", self.file("tokens.key")),
             format!("--root-ca-file={}", self.file("ca.crt")),
             "--use-service-account-credentials".into(),
-            format!("--secure-port={port}"),
-            "--bind-address=127.0.0.1".into(),
+            // Nobody asks it anything, and a port may be taken by others.
+            "--secure-port=0".into(),
             "--leader-elect=false".into(),
         ];
         if reach == Reach::Machine {
@@ -302,14 +301,10 @@ impl ControlPlane {
         self.spawn("kube-controller-manager", arguments);
     }
 
-    fn scheduler(&mut self, port: u16) {
+    fn scheduler(&mut self) {
         let config = self.user("scheduler", "system:kube-scheduler", None, Vec::new());
-        let arguments = vec![
-            format!("--kubeconfig={}", config.display()),
-            format!("--secure-port={port}"),
-            "--bind-address=127.0.0.1".into(),
-            "--leader-elect=false".into(),
-        ];
+        let arguments =
+            vec![format!("--kubeconfig={}", config.display()), "--secure-port=0".into(), "--leader-elect=false".into()];
         self.spawn("kube-scheduler", arguments);
     }
 
