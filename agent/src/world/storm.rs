@@ -153,6 +153,14 @@ impl Storm {
         short
     }
 
+    /// Waits until nothing is left to do, as long as that may take.
+    async fn converge(&self) {
+        let until = self.world.now() + CALM;
+        while self.world.now() < until && !(self.is_settled() && self.short() == 0 && self.all_are_reached()) {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
     /// Everything is well again, and has the time it needs.
     async fn end(&mut self) {
         self.calm();
@@ -162,11 +170,10 @@ impl Storm {
             }
             self.world.set_state(node, NodeState::Serving);
         }
-        let until = self.world.now() + CALM;
-        while self.world.now() < until && !(self.is_settled() && self.short() == 0 && self.all_are_reached()) {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
+        self.converge().await;
+        // That may be another map, which everybody settles on once more.
         self.end_handovers();
+        self.converge().await;
         let (settled, short, reached) = (self.is_settled(), self.short(), self.all_are_reached());
         self.note(&format!("settled: {settled}, {short} copies are short, all are reached: {reached}"));
         for node in self.alive() {
