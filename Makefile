@@ -81,6 +81,13 @@ test-long: install ## full counts: STORMS=20000, CASES=10000 histories of maps, 
 	LARDER_KILLS=$(KILLS) cargo test --locked --workspace --test scenarios -- deaths::an_owner_that_is_killed --nocapture
 	$(MAKE) sim SEEDS=$(STORMS)
 
+INPUTS ?= 100000
+
+.PHONY: fuzz
+fuzz: install ## every parser of foreign bytes with INPUTS=100000 damaged and random inputs
+	PROPTEST_CASES=$(INPUTS) cargo test --locked --workspace --lib -- no_damage no_bytes no_batch
+	@echo "fuzz: ok, $(INPUTS) inputs for each parser"
+
 .PHONY: lint
 lint: ## formatting and lints, warnings refused
 	cargo fmt --all --check

@@ -159,6 +159,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_damage_makes_it_panic() {
+        let whole = Request::ReadAhead { name: "data".into(), bytes: u64::MAX }.encode();
+        for (place, byte) in (0..whole.len()).flat_map(|place| (0..=u8::MAX).map(move |byte| (place, byte))) {
+            let mut packet = whole.clone();
+            packet[place] = byte;
+            for end in 0..=packet.len() {
+                drop((Request::decode(&packet[..end]), Reply::decode(&packet[..end])));
+            }
+        }
+    }
+
+    #[test]
     fn requests_are_these_bytes() {
         let read_ahead = Request::ReadAhead { name: "data".into(), bytes: 0x0102 };
         assert_eq!(read_ahead.encode(), b"\x04\x02\x01\0\0\0\0\0\0data");

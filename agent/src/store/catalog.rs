@@ -484,5 +484,11 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(ObjectRow::from_bytes(object.id().as_bytes(), &bytes[..cut]), None);
         }
+        for (place, byte) in (0..bytes.len()).flat_map(|place| (0..=u8::MAX).map(move |byte| (place, byte))) {
+            let mut bent = bytes.clone();
+            bent[place] = byte;
+            let row = ObjectRow::from_bytes(object.id().as_bytes(), &bent);
+            assert!(row.is_none_or(|row| row.object.id() == object.id()), "byte {place} is {byte}");
+        }
     }
 }

@@ -252,3 +252,22 @@ fn a_bad_volume_spoils_the_list() {
     many.volumes = vec![many.volumes[0].clone(); VOLUMES_MAX + 1];
     assert_eq!(parse_volumes(many), Err(BadMessage(Field::Volume)));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_damage_makes_a_message_panic(place in 0usize..2_000, byte: u8, cut in 0usize..2_000) {
+        use prost::Message as _;
+        let sas = AzureCredentials::SasToken(Secret::new("sig=x"));
+        let volume = volume(Origin::Azure(azure(sas, None)), Freshness::Forever);
+        let (report, volumes) = (report().to_message(), volumes_message([&volume]));
+        for (kind, mut bytes) in [report.encode_to_vec(), volumes.encode_to_vec()].into_iter().enumerate() {
+            let place = place % bytes.len();
+            bytes[place] = byte;
+            bytes.truncate(cut.max(1));
+            match kind {
+                0 => drop(message::Report::decode(&*bytes).map(NodeReport::parse)),
+                _ => drop(message::Volumes::decode(&*bytes).map(parse_volumes)),
+            }
+        }
+    }
+}

@@ -186,6 +186,25 @@ fn every_cut_and_every_tail_is_refused() {
     assert_eq!(ClusterMap::decode(&longer), Err(MapError::Trailing { bytes: 1 }));
 }
 
+proptest::proptest! {
+    #[test]
+    fn no_damage_makes_a_map_panic(place in 0usize..4_096, bytes: [u8; 4], cut in 0usize..4_096) {
+        let mut map = small().encode();
+        let place = place % (map.len() - bytes.len());
+        map[place..place + bytes.len()].copy_from_slice(&bytes);
+        map.truncate(cut.max(1));
+        drop(ClusterMap::decode(&map));
+    }
+
+    #[test]
+    fn no_bytes_make_an_envelope_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+        for format in [b"LMAP\x01", b"LMAP\x02"] {
+            drop(SignedMap::decode([&format[..], &bytes].concat().into()));
+        }
+        drop(MapDelta::decode(bytes.into()));
+    }
+}
+
 #[test]
 fn owners_must_cover_all_slots() {
     let map = |owners: &[Vec<NodeId>]| ClusterMap::new(Epoch(1), ClusterId::of("a/a"), Vec::new(), owners, Vec::new());

@@ -31,6 +31,8 @@ fn warm_cluster(stub: &StubS3, keys: &[String]) -> Cluster {
     let cluster = builder.up();
     read_all(&cluster, &["n1"], keys);
     cluster.wait_copies(Copies { chunks: keys.len() as u64 * FILE / CHUNK, replicas: 2 });
+    // A store that was closed is durable, and its agent remembers nothing.
+    cluster.restart(&["n3"]);
     stub.reset_counters();
     cluster
 }
@@ -42,12 +44,12 @@ fn a_disk_that_ends_early_under_readers_costs_no_error() {
     let keys = put_files(&stub, "warm");
     let mut cluster = warm_cluster(&stub, &keys);
     nix::unistd::sync();
-    // The agent has read nothing of it yet that it would remember.
-    cluster.restart(&["n3"]);
     cluster.disk("n3").cut(24);
     read_all(&cluster, &["n1", "n2", "n3"], &keys);
-    let dropped = cluster.metrics("n3").sum("larder_store_dropped_chunks_total", &[("reason", "unreadable")]);
-    assert!(dropped > 0, "the disk's end was met, or this proves nothing");
+    // Nothing can be read there, or zeros where the index's own writes made the file grow again.
+    let metrics = cluster.metrics("n3");
+    let dropped = |reason| metrics.sum("larder_store_dropped_chunks_total", &[("reason", reason)]);
+    assert!(dropped("unreadable") + dropped("corrupt") > 0, "the disk's end was met, or this proves nothing");
     assert_eq!(stub.counters().gets, 0, "every chunk had a second copy");
     cluster.down();
 }
@@ -71,7 +73,7 @@ fn after_a_power_failure_a_store_goes_on_from_what_was_durable() {
     cluster.restart(&["n3"]);
     let kept_after = cluster.metrics("n3").sum("larder_store_chunks", &[]);
     println!("n3 had {kept} chunks that were durable, and has {kept_after}");
-    assert!(kept_after >= kept / 2, "{kept} chunks before, {kept_after} after");
+    assert!(kept > 0 && kept_after >= kept / 2, "{kept} chunks before, {kept_after} after");
     let both = [warm.clone(), cold].concat();
     read_all(&cluster, &["n3", "n1"], &both);
     let warm_gets: u64 = warm.iter().map(|key| stub.counters().key(stub.bucket(), key).gets).sum();
