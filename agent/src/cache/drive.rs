@@ -170,21 +170,30 @@ impl Inner {
         Waits::of(self.replicator.read_deadline(chunk.object().volume()), leading)
     }
 
-    /// Memory for the whole chunk; nothing when everybody has left meanwhile. Peers are told each time it took `patience`.
-    async fn memory_for(&self, flight: &Arc<Flight>, source: Source, patience: Duration) -> Option<Grant> {
-        let len = u64::from(flight.chunk().len());
+    /// What is free, or held by flights that are over.
+    fn memory_at_once(&self, len: u64, source: Source) -> Option<Grant> {
         loop {
             if let Some(grant) = self.budget.try_take(len, source) {
                 return Some(grant);
             }
             if !self.evict_one() {
-                break;
+                return None;
             }
         }
+    }
+
+    /// Memory for the whole chunk; nothing when everybody has left meanwhile. Peers are told each time it took `patience`.
+    async fn memory_for(&self, flight: &Arc<Flight>, source: Source, patience: Duration) -> Option<Grant> {
+        let len = u64::from(flight.chunk().len());
+        if let Some(grant) = self.memory_at_once(len, source) {
+            return Some(grant);
+        }
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        // A flight that landed between the look above and this line saw nobody waiting and kept its memory.
-        self.evict_one();
         let grant = async {
+            // Flights that landed between the look above and this line saw nobody waiting and kept their memory.
+            if let Some(grant) = self.memory_at_once(len, source) {
+                return Some(grant);
+            }
             let mut take = pin!(self.budget.take(len, source));
             loop {
                 tokio::select! { biased;

@@ -8,10 +8,10 @@ use larder_proto::wire::RequestId;
 
 use super::Inner;
 use super::counters::one;
-use super::table::{Boarded, Leading, LooseSeat, Patience};
+use super::table::{Boarded, Flight, Leading, LooseSeat, Patience};
 
-/// A chunk that was asked for ahead. It doesn't hold the chunk's memory: when that is wanted, landed chunks go. Dropped before a reader came, it is given up, unless the origin is sending it to its
-/// owner already.
+/// A chunk that was asked for ahead. It doesn't hold the chunk's memory: when that is wanted, landed chunks go. Dropped
+/// before a reader came, it is given up, unless the origin is sending it to its owner already.
 #[must_use = "dropping it gives the chunk up"]
 pub struct Prefetch {
     inner: Arc<Inner>,
@@ -41,7 +41,13 @@ impl Drop for Prefetch {
     fn drop(&mut self) {
         let Some(flight) = self.seat.flight().filter(|flight| self.started && !flight.was_used()) else { return };
         flight.release_prefetch();
-        if flight.is_landed() && self.inner.flights.remove_if(&flight, |flight| !flight.was_used()) {
+        if !flight.is_landed() {
+            return;
+        }
+        // What the store doesn't have yet would be found nowhere, and the origin asked again: it leaves by itself, soon.
+        let may_go = *flight.store_told.borrow();
+        let wasted = |flight: &Flight| !flight.was_used();
+        if if may_go { self.inner.flights.remove_if(&flight, wasted) } else { wasted(&flight) } {
             one(&self.inner.counters.prefetch_wasted);
         }
     }

@@ -157,7 +157,8 @@ impl Passthrough {
     /// The kernel may have `files_max` files of these stores; `stacked`: one of them lies on an overlay.
     pub fn new(runtime: Runtime, stores: Stores, files_max: u64, stacked: bool) -> Self {
         let inner = Inner {
-            closing: runtime.tasks.pool("backings", 1, 1024),
+            // One that is never closed keeps its file's room on the disk: there is a place for each.
+            closing: runtime.tasks.pool("backings", 1, usize::try_from(files_max).unwrap_or(usize::MAX)),
             runtime,
             stores,
             files: AtomicU64::new(0),

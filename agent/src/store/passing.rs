@@ -11,6 +11,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use larder_proto::ids::ObjectId;
+use larder_proto::limits::SEGMENT_BYTES;
 use larder_proto::object::{ChunkIndex, Object};
 use larder_proto::range::ByteRange;
 
@@ -82,8 +83,8 @@ impl Stores {
         self.directories.iter().any(|directory| directory.index.lock().is_verified(object))
     }
 
-    /// Reads a complete object back and checks it, in line with everybody's reads, a chunk at a time; a chunk that fails
-    /// is dropped. Whether it is verified now; `false` also when another door is verifying it.
+    /// Reads a complete object back and checks it, in line with everybody's reads and in pieces as small as theirs; a
+    /// chunk that fails is dropped. Whether it is verified now; `false` also when another door is verifying it.
     pub async fn verify(&self, object: &Arc<Object>) -> Result<bool, StoreError> {
         let id = object.id();
         let begin = |directory: &Arc<Directory>| directory.index.lock().begin_verifying(&id, Verifier::Door);
@@ -93,11 +94,16 @@ impl Stores {
         let mut verifying = Verifying { directory, id, ticket, checked: false };
         for index in 0..object.chunks() {
             let Some(chunk) = object.chunk(ChunkIndex(index)) else { return Ok(false) };
-            let range = ByteRange::at(0, u64::from(chunk.len()));
-            let Some(read) = directory.read(&chunk, range, &self.buffers).await? else { return Ok(false) };
-            if read.verify().is_err() {
-                directory.drop_corrupt(&chunk);
-                return Ok(false);
+            let len = u64::from(chunk.len());
+            let mut at = 0;
+            while at < len {
+                let range = ByteRange::at(at, u64::from(SEGMENT_BYTES)).clamp(len);
+                let Some(read) = directory.read(&chunk, range, &self.buffers).await? else { return Ok(false) };
+                if read.verify().is_err() {
+                    directory.drop_corrupt(&chunk);
+                    return Ok(false);
+                }
+                at = range.end();
             }
         }
         verifying.checked = true;

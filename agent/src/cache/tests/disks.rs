@@ -218,3 +218,27 @@ async fn memory_keeps_what_the_store_does_not_have_yet() {
     assert!(rig.mood.struck() > 0, "the fault was hit");
     rig.mood.relent();
 }
+
+#[tokio::test]
+async fn what_was_brought_ahead_and_given_up_stays_until_the_store_has_it() {
+    let rig = Rig::new().await;
+    hang(&rig.mood.writes_hang);
+    let (mut looked, mut n) = (false, 0);
+    while !looked {
+        n += 1;
+        let (chunk, began) = (rig.put(n), std::time::Instant::now());
+        let ahead = rig.cache.prefetch(REQUEST, &chunk).expect("there is memory");
+        until("it lands", || ahead.is_landed()).await;
+        until("the store has it, or hangs", || rig.stores.has(&chunk.id()) || rig.is_on("a", &chunk)).await;
+        let hangs = rig.is_on("a", &chunk);
+        drop(ahead);
+        let kept = rig.cache.read_now(&chunk, ByteRange::at(0, CHUNK)).is_some();
+        // A machine that stands still for a second tells nothing.
+        if hangs && began.elapsed() < Duration::from_secs(1) {
+            assert!(kept, "its reader closed the file; another would ask the origin again");
+            looked = true;
+        }
+    }
+    assert!(rig.mood.struck() > 0, "the fault was hit");
+    rig.mood.relent();
+}
