@@ -89,6 +89,9 @@ fn cordons_taints_and_requests_do_what_they_say() {
 #[ignore = "needs the kit: make test-k8s"]
 fn a_node_that_is_made_again_has_its_bytes() {
     let mut world = Agents::begin(json!({"minNodes": 2}));
+    wait_until(MINUTE, "the last node has mounted it too", || {
+        world.kubectl().get("cv", "data").is_some_and(|volume| volume["status"]["mounts"] == "3/3")
+    });
     let file = world.agent(3).mounts.join("data/a/file");
     let read = within(MINUTE, "reading", move || std::fs::read(file)).expect("reads");
     let cached = |world: &Agents| world.status("n3")["stores"][0]["used"].as_str().unwrap_or("0").to_owned();

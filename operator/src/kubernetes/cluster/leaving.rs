@@ -2,7 +2,7 @@
 //!
 //! [`part`] is pure. A node that leaves gives its slots away and hands over what it has; once its agent's pod is gone too,
 //! and no pool chooses it any more, its entry goes, which revokes its certificate. Nobody leaves while no node with stores
-//! would stay: slots would have no owner.
+//! would stay: slots would have no owner. A cordon alone makes nobody leave while every other node is cordoned too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -139,7 +139,13 @@ pub async fn settle(
         tracing::warn!(cluster = running.names.cluster, "no node would stay: nobody leaves the map");
         return Ok(settled);
     }
+    let is_uncordoned = |node: &NodeStatus| would_stay(node) && parts[&node.name] == Part::Serve;
+    let waits = !nodes.iter().any(is_uncordoned);
     for (node, part) in leaving {
+        if waits && part == Part::Leave(TargetReason::Cordoned) {
+            tracing::debug!(node = %node.name, "every node is cordoned: it stays");
+            continue;
+        }
         leave(node, part, chosen(&node.name).is_some(), running, context).await?;
     }
     Ok(settled)
