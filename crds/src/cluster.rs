@@ -20,6 +20,7 @@ mod agent;
 pub use agent::{
     AgentPorts, AgentResources, AgentSpec, Amounts, LogLevel, PullSecret, TaintEffect, Toleration, TolerationOperator,
 };
+pub(crate) use agent::{CPU_PATTERN, IMAGE_PATTERN};
 
 const ABSOLUTE_PATH_RULE: &str = "self.startsWith('/') && !(self + '/').contains('/../')";
 

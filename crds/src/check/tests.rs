@@ -35,13 +35,21 @@ fn a_minimal_cluster_gets_its_defaults() {
             "pools": [{
                 "name": "nvme",
                 "selector": {"matchLabels": {"disk": "nvme"}},
-                "stores": [{"name": "d0", "hostPath": "/mnt/nvme0", "capacity": "90%", "reserve": "1Gi"}],
+                "stores": [{"name": "d0", "hostPath": "/mnt/nvme0", "capacity": "90%", "mountPoint": "Required", "reserve": "1Gi"}],
             }],
+            "agent": {
+                "resources": {"requests": {}, "limits": {}},
+                "hostNetwork": false,
+                "ports": {"peer": 7710, "admin": 7711},
+                "logLevel": "Info",
+            },
+            "paused": false,
+            "rollout": {"maxUnavailable": 1},
             "replicas": 2,
             "failureDomain": "topology.kubernetes.io/zone",
             "watermarks": {"high": 90, "low": 80},
             "join": {"warmup": "10m"},
-            "drain": {"timeout": "1h"},
+            "drain": {"timeout": "1h", "afterCordon": "30m"},
             "lossGrace": "5m",
             "allowedNamespaces": {"from": "Same"},
         })
@@ -164,7 +172,7 @@ fn enums_name_their_values() {
     document["spec"]["allowedNamespaces"] = json!({"from": "x"});
     assert_eq!(
         violations(&document),
-        ["spec.allowedNamespaces.from: Unsupported value: \"x\": supported values: \"Same\", \"All\""]
+        ["spec.allowedNamespaces.from: Unsupported value: \"x\": supported values: \"Same\", \"All\", \"Selector\""]
     );
 }
 

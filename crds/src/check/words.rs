@@ -13,7 +13,7 @@ use crate::schema::{DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, LABEL_KEY_PATTERN,
 const SHOWN_MAX: usize = 64;
 
 /// The words of each pattern in the schemas.
-const OF_PATTERNS: [(&str, &str); 13] = [
+const OF_PATTERNS: [(&str, &str); 15] = [
     (CAPACITY_PATTERN, "a size such as 900Gi, or a percentage of the disk from 1% to 99%"),
     (QUANTITY_PATTERN, "a size such as 10Gi, or a number of bytes"),
     (crate::volume::READ_AHEAD_PATTERN, "0, or a size up to 99Mi such as 512Ki or 4Mi"),
@@ -24,6 +24,8 @@ const OF_PATTERNS: [(&str, &str); 13] = [
     (LABEL_VALUE_PATTERN, "a label's value: at most 63 letters, digits, hyphens, dots and underscores, such as nvme"),
     (crate::volume::MODE_PATTERN, "four octal digits in quotes, such as \"0644\""),
     (crate::cluster::CACHE_ID_PATTERN, "lower-case letters, digits and -._/ such as team-a/fast"),
+    (crate::cluster::CPU_PATTERN, "a number of processors such as 2, 0.5 or 500m"),
+    (crate::cluster::IMAGE_PATTERN, "an image with its tag or digest, such as example.com/larder-agent:0.1.0"),
     (crate::schema::PLAIN_TEXT_PATTERN, "a text without control characters"),
     (crate::volume::GLOB_PATTERN, "a pattern of keys such as *.tmp or models/**, without [ ] { } ! and backslashes"),
     (crate::volume::REGION_PATTERN, "letters, digits and hyphens, such as us-east-1"),
