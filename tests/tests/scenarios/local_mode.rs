@@ -77,7 +77,7 @@ fn a_death_and_a_return_are_told() {
     let mut explained = false;
     wait_until(MINUTE, "n3 serves again", || {
         let status = cluster.larder(&["status"], SOON).ok();
-        explained |= status.contains("node n3: Returning: it was silent and reports again");
+        explained |= status.contains("node n3: Returning: it is heard again");
         state(&cluster, "n3").as_deref() == Some("Serving")
     });
     assert!(explained, "meanwhile the status said why it doesn't serve yet");
