@@ -41,9 +41,6 @@ const HOP_WITHIN: Duration = Duration::from_secs(3);
 /// A peer that couldn't be asked isn't asked again for this long.
 const AVOID_FOR: Duration = Duration::from_secs(1);
 
-/// A connection that took so long to fail was silent: nobody should wait for that peer again soon.
-const SILENCE: Duration = Duration::from_millis(500);
-
 /// Asks homes, and is one. Cheap to clone.
 #[derive(Clone)]
 pub struct Homes(Arc<Inner>);
@@ -195,8 +192,7 @@ impl Homes {
         let now = self.0.runtime.clock.now();
         match answer {
             Ok(_) | Err(AskError::Kind(_)) => self.0.peers.saw(owner.id, Verdict::Alive),
-            Err(AskError::Unreached) if now - asked >= SILENCE => self.0.peers.saw(owner.id, Verdict::Hung),
-            Err(AskError::Unreached) => self.0.peers.saw(owner.id, Verdict::Failed),
+            Err(AskError::Unreached) => self.0.peers.missed(owner.id, asked),
             // It may be the origin that it waits for.
             Err(AskError::Peer) => self.0.peers.saw(owner.id, Verdict::Unknown),
         }

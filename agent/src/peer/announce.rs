@@ -46,9 +46,6 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 /// try would use it again.
 const TRY_WITHIN: Duration = Duration::from_millis(2_500);
 
-/// A try that took so long to fail met silence.
-const SILENCE: Duration = Duration::from_millis(500);
-
 /// Whom this agent hasn't reached since it began. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Meeting {
@@ -159,8 +156,7 @@ async fn try_again(client: &Client, own: &NodeAddress) {
         let tried = stream::iter(due).map(|node| async move {
             let began = client.runtime().clock.now();
             if tell(client, node, own, TRY_WITHIN).await.is_none() {
-                let is_silent = client.runtime().clock.now() - began >= SILENCE;
-                client.saw(node, if is_silent { Verdict::Hung } else { Verdict::Failed });
+                client.missed(node, began);
             }
         });
         tried.buffer_unordered(TELL_AT_ONCE).for_each(|()| async {}).await;

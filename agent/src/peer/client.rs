@@ -53,6 +53,9 @@ const GIVEN_UP: Duration = Duration::from_secs(1);
 /// How long a peer may take for its map.
 const MAP: Duration = Duration::from_secs(5);
 
+/// A control connection that took so long to fail was silent: nobody should wait for that peer again soon.
+const SILENT: Duration = Duration::from_millis(500);
+
 /// A map, its signature, and what tells them apart.
 const SIGNED_MAP_BYTES_MAX: usize = MAP_BYTES_MAX + SIGNATURE_BYTES_MAX + 16;
 
@@ -149,6 +152,12 @@ impl Client {
     /// What a request on the control lane has shown of the node: both lanes have one circuit.
     pub fn saw(&self, node: NodeId, verdict: Verdict) {
         self.inner.record(node, verdict);
+    }
+
+    /// A request on the control lane that began at `began` didn't reach the node.
+    pub fn missed(&self, node: NodeId, began: Instant) {
+        let is_silent = self.inner.runtime.clock.now() - began >= SILENT;
+        self.saw(node, if is_silent { Verdict::Hung } else { Verdict::Failed });
     }
 
     /// Who its peers are.

@@ -218,6 +218,16 @@ impl Cluster {
         self.node(node).pid()
     }
 
+    /// Where peers reach a node's agent.
+    pub fn peer_port(&self, node: &str) -> u16 {
+        self.node(node).peer_port()
+    }
+
+    /// Where a node's agent answers with its health.
+    pub fn admin_port(&self, node: &str) -> u16 {
+        self.node(node).admin_port()
+    }
+
     /// The disk of a node that has one of its own.
     pub fn disk(&self, node: &str) -> &Disk {
         &self.disks[node]

@@ -16,6 +16,7 @@ use super::traces::is_alive;
 struct Ready {
     pid: i32,
     admin_port: u16,
+    peer_port: u16,
 }
 
 /// A node of a cluster.
@@ -39,6 +40,14 @@ impl Node {
 
     fn ready(&self) -> Ready {
         wait_for(MINUTE, &format!("{} has an agent", self.dir.display()), || self.try_ready())
+    }
+
+    pub(super) fn peer_port(&self) -> u16 {
+        self.ready().peer_port
+    }
+
+    pub(super) fn admin_port(&self) -> u16 {
+        self.ready().admin_port
     }
 
     pub(super) fn pid(&self) -> i32 {

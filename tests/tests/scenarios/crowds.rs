@@ -11,12 +11,6 @@ const LATEST: usize = 600;
 const CHUNK: u64 = 64 * 1024;
 const FILES: u64 = 40;
 
-fn port(cluster: &Cluster, node: &str, which: &str) -> u16 {
-    let text = std::fs::read(cluster.node_dir(node).join("agent/ready.json")).unwrap();
-    let ready: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    ready[which].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap()
-}
-
 fn connect(port: u16, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect()
 }
@@ -49,7 +43,7 @@ fn ten_thousand_idle_clients_hold_nobody_out() {
     stub.reset_counters();
     let (descriptors, resident) = holds(&cluster, "n2");
 
-    let (peers, admin) = (port(&cluster, "n2", "peerPort"), port(&cluster, "n2", "adminPort"));
+    let (peers, admin) = (cluster.peer_port("n2"), cluster.admin_port("n2"));
     let mut idle = connect(peers, IDLE);
     idle.extend(connect(admin, LATEST));
     idle.extend(connect(peers, LATEST));

@@ -21,13 +21,6 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Longer than the authority takes to suspect a node, and than a circuit is open.
 const CUT_FOR: Duration = Duration::from_secs(5);
 
-/// The port in a file of a node's folder.
-fn peer_port(cluster: &Cluster, node: &str) -> u16 {
-    let text = std::fs::read(cluster.node_dir(node).join("agent/ready.json")).unwrap();
-    let ready: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    ready["peerPort"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap()
-}
-
 fn authority_port(cluster: &Cluster) -> u16 {
     let text = std::fs::read_to_string(cluster.node_dir("n1").join("agent.yaml")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("authority: ")).unwrap().to_owned();
@@ -89,7 +82,7 @@ fn reads_go_on_while_packets_to_or_from_a_node_or_the_authority_are_lost() {
         readers.end();
         cluster.wait_copies(Copies { chunks: FILES as u64 * FILE / CHUNK, replicas: 2 });
         stub.reset_counters();
-        let ports = ALL.map(|node| peer_port(&cluster, node));
+        let ports = ALL.map(|node| cluster.peer_port(node));
         let n3 = ports[2];
 
         within_the_bound(&cluster, &keys, "to n3", |readers| while_cut(vec![Cut::to(n3)], readers));

@@ -18,12 +18,8 @@ enum Back {
     Elsewhere,
 }
 
-fn peer_ports(cluster: &Cluster) -> Vec<u64> {
-    let port = |node: &String| {
-        let text = std::fs::read(cluster.node_dir(node).join("agent/ready.json")).unwrap();
-        serde_json::from_slice::<serde_json::Value>(&text).unwrap()["peerPort"].as_u64().unwrap()
-    };
-    cluster.node_names().iter().map(port).collect()
+fn peer_ports(cluster: &Cluster) -> Vec<u16> {
+    cluster.node_names().iter().map(|node| cluster.peer_port(node)).collect()
 }
 
 #[test]
