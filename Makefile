@@ -71,13 +71,13 @@ sim: install ## the simulated cluster through SEEDS=500 storms; one that fails s
 
 # Of `make test-long`: storms, histories of maps that are planned, deaths of an owner.
 STORMS ?= 20000
-CASES ?= 10000
+CASES ?= 100000
 KILLS ?= 100
 
 .PHONY: test-long
-test-long: install ## full counts: STORMS=20000, CASES=10000 histories of maps, KILLS=100 of an owner
+test-long: install ## full counts: STORMS=20000, CASES=100000 histories of maps, KILLS=100 of an owner
 	cargo build --locked --workspace --bins
-	LARDER_MAP_CASES=$(CASES) cargo test --locked --workspace --lib -- placement::tests::whatever --nocapture
+	LARDER_MAP_CASES=$(CASES) cargo test --locked --workspace --lib -- whatever_happens_maps --nocapture
 	LARDER_KILLS=$(KILLS) cargo test --locked --workspace --test scenarios -- deaths::an_owner_that_is_killed --nocapture
 	$(MAKE) sim SEEDS=$(STORMS)
 

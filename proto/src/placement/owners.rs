@@ -320,7 +320,8 @@ impl<'a> Table<'a> {
 
     fn may_replace(&self, row: &[usize], old: usize, new: usize, beside: Beside) -> bool {
         match beside {
-            Beside::OtherDomains => self.fits(row, new, Some(old)),
+            // Whoever takes the place of one that shares its domain makes the row no worse.
+            Beside::OtherDomains => self.fits(row, new, Some(old)) || (self.crowded(row, old) && !row.contains(&new)),
             Beside::Anybody => !row.contains(&new),
         }
     }
