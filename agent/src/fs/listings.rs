@@ -172,8 +172,10 @@ impl Snapshot {
 
     /// All of a listing that is known.
     fn share(&mut self, listing: &Listing) {
+        let mut from = None;
         for part in &listing.parts {
-            self.push(None, part.clone(), listing.as_of);
+            self.push(from.take(), part.clone(), listing.as_of);
+            from.clone_from(&part.next);
         }
         self.next = Next::End;
     }
@@ -265,13 +267,20 @@ impl Fs {
         }
     }
 
-    /// A part that was let go, asked for anew.
+    /// The part with `offset` that was let go, asked for anew; the next one when it has become too short for that.
     async fn list_again(&self, handle: &DirHandle, snapshot: &Snapshot, offset: u64) -> Result<PartAt, FsError> {
         let offset = offset.max(FIRST_NAME);
         let after = snapshot.seen.partition_point(|seen| seen.first <= offset);
         let seen = after.checked_sub(1).and_then(|found| snapshot.seen.get(found)).ok_or(FsError::BadHandle)?;
-        let answer = self.ask_part(handle, seen.from.as_ref()).await?;
-        Ok(PartAt { first: seen.first, part: Some(Arc::new(answer.value)), as_of: answer.as_of })
+        let (mut first, mut from) = (seen.first, seen.from.clone());
+        loop {
+            let answer = self.ask_part(handle, from.as_ref()).await?;
+            let end = first + answer.value.entries.len() as u64;
+            if offset < end || answer.value.next.is_none() {
+                return Ok(PartAt { first, part: Some(Arc::new(answer.value)), as_of: answer.as_of });
+            }
+            (first, from) = (end, answer.value.next);
+        }
     }
 
     async fn ask_part(&self, handle: &DirHandle, from: Option<&Arc<str>>) -> Result<Dated<Part>, FsError> {
@@ -279,5 +288,29 @@ impl Fs {
         let deadline = self.runtime.clock.now() + volume.read_deadline;
         let ask = self.below.names.list(volume.id, handle.path(), from, max_age(volume.freshness), deadline);
         self.until(deadline, ask).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_shared_and_let_go_is_asked_for_where_it_begins() {
+        let names = ["a", "b", "c"];
+        let part = |place: usize| {
+            let name = EntryName::parse(names[place]).expect("a name");
+            let next = names.get(place + 1).map(|_| Arc::from(names[place]));
+            Arc::new(Part { entries: vec![(name, Looked::Dir)], next })
+        };
+        let room = NameRoom::new(0);
+        let mut others = room.share();
+        others.set(1);
+        let mut snapshot = Snapshot::new(&room);
+        snapshot.share(&Listing::of((0..3).map(part).collect(), Instant::now()));
+        let seen: Vec<_> =
+            snapshot.seen.iter().map(|seen| (seen.first, seen.from.as_deref(), seen.part.is_some())).collect();
+        assert_eq!(seen, [(2, None, false), (3, Some("a"), false), (4, Some("b"), true)]);
+        assert!(snapshot.at(3).is_none() && snapshot.at(4).is_some());
     }
 }

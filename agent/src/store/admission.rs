@@ -37,8 +37,11 @@ pub(super) struct Admission {
 
 #[derive(Default)]
 struct Reads {
-    counts: HashMap<ChunkId, u32>,
-    order: VecDeque<ChunkId>,
+    /// How often each was read, and which entry of `order` counts.
+    counts: HashMap<ChunkId, (u32, u64)>,
+    /// In the order of their first reads; of a chunk that was admitted and came again, the last entry counts.
+    order: VecDeque<(ChunkId, u64)>,
+    begun: u64,
 }
 
 impl Admission {
@@ -71,9 +74,10 @@ impl Admission {
 impl Reads {
     /// One more read; true when there were more than `after`.
     fn read(&mut self, id: ChunkId, after: u32) -> bool {
-        let count = self.counts.entry(id).or_insert_with(|| {
-            self.order.push_back(id);
-            0
+        let (count, _) = self.counts.entry(id).or_insert_with(|| {
+            self.begun += 1;
+            self.order.push_back((id, self.begun));
+            (0, self.begun)
         });
         *count += 1;
         let enough = *count > after;
@@ -81,10 +85,31 @@ impl Reads {
             self.counts.remove(&id);
         }
         if self.order.len() > REMEMBERED_MAX
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((oldest, begun)) = self.order.pop_front()
+            && self.counts.get(&oldest).is_some_and(|(_, counts)| *counts == begun)
         {
             self.counts.remove(&oldest);
         }
         enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_proto::ids::ObjectId;
+    use larder_proto::object::ChunkIndex;
+
+    use super::*;
+
+    #[test]
+    fn what_was_admitted_and_comes_again_is_counted_anew_however_much_is_read_in_between() {
+        let mut reads = Reads::default();
+        let object = ObjectId::from_bytes([0; 16]);
+        let id = |index: usize| ChunkId { object, index: ChunkIndex(u32::try_from(index).expect("few")) };
+        assert!(!reads.read(id(0), 1) && reads.read(id(0), 1), "the second read is one more than one");
+        assert!((1..REMEMBERED_MAX).all(|number| !reads.read(id(number), 1)));
+        assert!(!reads.read(id(0), 1), "it was evicted, and is new");
+        assert_eq!(reads.order.len(), REMEMBERED_MAX);
+        assert!(reads.read(id(0), 1), "its first entry is forgotten, not its count");
     }
 }

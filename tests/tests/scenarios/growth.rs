@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder_tests::harness::{Cluster, Copies, Readers, VolumeSpec};
+use larder_tests::harness::{Cluster, Copies, MINUTE, Readers, VolumeSpec, wait_until};
 use larder_tests::stub::StubS3;
 
 const CHUNK: u64 = 64 * 1024;
@@ -65,7 +65,8 @@ fn a_cluster_that_grows_and_shrinks_under_load_stays_warm() {
         }
     }
     readers.end();
-    assert_eq!(cluster.map()["nodes"].as_array().map(Vec::len), Some(3), "who left is forgotten");
+    let nodes = || cluster.map()["nodes"].as_array().map(Vec::len);
+    wait_until(MINUTE, "who left is forgotten", || nodes() == Some(3));
     // Everything is on the three that stayed.
     stub.reset_counters();
     let readers = Readers::start(vec![cluster.mount("n3", "data")], &keys);
