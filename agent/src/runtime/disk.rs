@@ -124,6 +124,12 @@ pub trait File: Send + Sync {
     /// Bytes the file takes on disk (holes don't count).
     fn allocated_bytes(&self) -> io::Result<u64>;
 
+    /// Tells the file, as it was written last, from what somebody else puts in its place or writes to it. Nobody does
+    /// that to a simulated one.
+    fn stamp(&self) -> io::Result<u32> {
+        Ok(0)
+    }
+
     /// The descriptor, for the kernel; a simulated file has none.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None

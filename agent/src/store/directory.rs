@@ -24,7 +24,7 @@ use super::catalog::{Catalog, CatalogOpenError, Change, ObjectRow, Opened, Promi
 use super::committer::Put;
 use super::damaged::Damaged;
 use super::files::Files;
-use super::index::{Bits, Index, Loaded, Pass};
+use super::index::{Bits, Found, Index, Loaded, Pass};
 use super::label::Claimed;
 use super::linger::{Linger, Moment, Rebase};
 use super::pace::{Call, Kind, Pace};
@@ -488,17 +488,31 @@ impl Directory {
             self.files.mark_passed(object)?;
         }
         let file = self.files.open_for_kernel(object)?;
-        if !self.index.lock().is_passed(&object, born) {
-            // It has left meanwhile; what bears its name now may be half filled.
-            return Err(NotPassed::NotHere);
-        }
-        if file.len()? < self.index.lock().size(&object).ok_or(NotPassed::NotHere)? {
-            // Somebody cut it behind our back; mapped, its end would be SIGBUS.
-            self.drop_by_id(ChunkId { object, index: ChunkIndex(0) });
-            return Err(NotPassed::NotHere);
+        let stamp = file.stamp()?;
+        let found = self.index.lock().is_passed(&object, born, stamp);
+        match found {
+            Found::Right => {}
+            // What bears its name now may be half filled.
+            Found::Gone => return Err(NotPassed::NotHere),
+            Found::Touched => {
+                // Cut behind our back and mapped, its end would be SIGBUS; what else it holds no checksum would tell.
+                self.drop_by_id(ChunkId { object, index: ChunkIndex(0) });
+                return Err(NotPassed::NotHere);
+            }
         }
         self.counters.passed.one();
         Ok(Passed { file })
+    }
+
+    /// [`stamp_now`](Self::stamp_now), in line with everybody's reads.
+    pub async fn stamp(self: &Arc<Self>, object: ObjectId) -> Result<u32, StoreError> {
+        let directory = self.clone();
+        Ok(self.reads.run(PASS_DEADLINE_MS, move || directory.stamp_now(object)).await??)
+    }
+
+    /// The stamp of the object's file, as its bytes are read.
+    pub fn stamp_now(&self, object: ObjectId) -> io::Result<u32> {
+        self.files.get(object, Open::Write)?.stamp()
     }
 
     /// The chunk can't be read: an error if it should have been here, nothing if it was evicted meanwhile.

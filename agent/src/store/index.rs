@@ -114,6 +114,8 @@ struct Entry {
     filled_s: u32,
     /// Tells it from what the same object was here before: another file.
     born: u32,
+    /// Its file's stamp when the verification began that found every byte right.
+    stamp: u32,
     writers: u16,
     chunk_shift: u8,
     flags: u8,
@@ -184,6 +186,17 @@ pub(super) enum Pass {
         unmarked: bool,
         born: u32,
     },
+}
+
+/// What [`Index::is_passed`] says of the file that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It is the one that was verified.
+    Right,
+    /// The object has left.
+    Gone,
+    /// Somebody else has put another in its place, or has written to it.
+    Touched,
 }
 
 /// One object of a batch of departures.
@@ -273,11 +286,6 @@ impl Index {
         self.by_id.get(&id.object).map(|at| u64::from(id.index.0) << self.entry(*at).chunk_shift)
     }
 
-    /// The object's size, if anything of it is here or on the way.
-    pub fn size(&self, object: &ObjectId) -> Option<u64> {
-        self.by_id.get(object).map(|at| self.entry(*at).size)
-    }
-
     pub fn knows(&self, object: &ObjectId) -> bool {
         self.by_id.contains_key(object)
     }
@@ -318,18 +326,19 @@ impl Index {
     }
 
     /// The disk says that the object is passed, and its file is open: whether it is whole and the one that
-    /// [`pass`](Self::pass) spoke of. A file of that name may have been removed and made anew meanwhile.
-    pub fn is_passed(&mut self, object: &ObjectId, born: u32) -> bool {
+    /// [`pass`](Self::pass) spoke of, as it was verified. A file of that name may have been removed and made anew
+    /// meanwhile, or somebody may have touched it.
+    pub fn is_passed(&mut self, object: &ObjectId, born: u32, stamp: u32) -> Found {
         if !self.is_verified(object) {
-            return false;
+            return Found::Gone;
         }
         let at = self.by_id[object];
         let entry = self.entry_mut(at);
-        let same = entry.born == born && entry.flags & PASSED != 0;
-        if same {
-            entry.flags |= MARKED;
+        if entry.born != born || entry.flags & PASSED == 0 {
+            return Found::Gone;
         }
-        same
+        entry.flags |= MARKED;
+        if entry.stamp == stamp { Found::Right } else { Found::Touched }
     }
 
     /// A door has opened the object: unless it is passed its chunks stay until [`release`](Self::release).
@@ -617,6 +626,7 @@ impl Index {
             volume: self.volume(object.volume()),
             filled_s: 0,
             born: 0,
+            stamp: 0,
             writers: 0,
             chunk_shift: chunk_shift(object.chunk_size()),
             flags: SEEN | if pinned { PINNED } else { 0 },

@@ -91,7 +91,8 @@ impl Stores {
         let Some((directory, ticket)) = self.directories.iter().find_map(|one| Some((one, begin(one)?))) else {
             return Ok(self.is_verified(&id));
         };
-        let mut verifying = Verifying { directory, id, ticket, checked: false };
+        let mut verifying = Verifying { directory, id, ticket, checked: None };
+        let stamp = directory.stamp(id).await?;
         for index in 0..object.chunks() {
             let Some(chunk) = object.chunk(ChunkIndex(index)) else { return Ok(false) };
             let len = u64::from(chunk.len());
@@ -106,7 +107,7 @@ impl Stores {
                 at = range.end();
             }
         }
-        verifying.checked = true;
+        verifying.checked = Some(stamp);
         drop(verifying);
         Ok(self.is_verified(&id))
     }
@@ -125,7 +126,7 @@ struct Verifying<'a> {
     directory: &'a Directory,
     id: ObjectId,
     ticket: u64,
-    checked: bool,
+    checked: Option<u32>,
 }
 
 impl Drop for Verifying<'_> {

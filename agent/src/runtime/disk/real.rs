@@ -4,6 +4,7 @@
 //! overlays) a direct open falls back to the page cache. Calls that a signal interrupts are repeated.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -184,6 +185,13 @@ impl File for RealFile {
     fn allocated_bytes(&self) -> io::Result<u64> {
         // st_blocks counts 512 bytes whatever the file system's blocks are (stat(2)).
         Ok(self.metadata()?.blocks().saturating_mul(512))
+    }
+
+    fn stamp(&self) -> io::Result<u32> {
+        let found = self.metadata()?;
+        let mut hasher = DefaultHasher::new();
+        (found.ino(), found.len(), found.mtime(), found.mtime_nsec()).hash(&mut hasher);
+        Ok(u32::try_from(hasher.finish() >> 32).expect("half of it"))
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

@@ -34,6 +34,7 @@ impl Index {
             volume: self.volume(object.volume),
             filled_s: object.filled_s,
             born: 0,
+            stamp: 0,
             writers: 0,
             chunk_shift: chunk_shift(object.chunk_size),
             flags: 0,

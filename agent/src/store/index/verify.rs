@@ -32,19 +32,19 @@ impl Index {
         Some(self.tickets)
     }
 
-    /// Ends it; with `checked`, the object is verified if nothing of it has left meanwhile.
-    pub fn end_verifying(&mut self, object: &ObjectId, ticket: u64, checked: bool) -> bool {
+    /// Ends it; with `checked`, the stamp of the file before its bytes were read, the object is verified if nothing of it
+    /// has left meanwhile.
+    pub fn end_verifying(&mut self, object: &ObjectId, ticket: u64, checked: Option<u32>) -> bool {
         if self.verifying.get(object).is_none_or(|(valid, _)| *valid != ticket) {
             return false;
         }
         self.verifying.remove(object);
-        let verified = checked && self.complete(object);
-        if verified {
-            let at = self.by_id[object];
-            let entry = self.entry_mut(at);
-            entry.flags = (entry.flags | VERIFIED) & !UNSURE;
-        }
-        verified
+        let Some(stamp) = checked.filter(|_| self.complete(object)) else { return false };
+        let at = self.by_id[object];
+        let entry = self.entry_mut(at);
+        entry.flags = (entry.flags | VERIFIED) & !UNSURE;
+        entry.stamp = stamp;
+        true
     }
 
     /// Some objects whose bytes must be verified, from `cursor` on, and where to go on.

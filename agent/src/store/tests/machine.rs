@@ -215,3 +215,38 @@ async fn files_that_somebody_touched_are_misses_and_come_anew() {
     assert_ne!(std::fs::read("/etc/hostname").unwrap_or_default().len() as u64, objects[5].size(), "not followed");
     stores.close().await;
 }
+
+/// Bad input: files swapped and written by hand while the agent runs. The kernel would check no checksum.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verified_file_that_somebody_touched_is_not_passed() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let config = StoreConfig { name: "s".into(), path: dir.path().join("s"), capacity_bytes: 64 << 20 };
+    let objects: Vec<_> = (0..4).map(|n| object(n, 2 * u64::from(CHUNK) - 77)).collect();
+    let path = |n: usize| object_path(&config.path, &objects[n]);
+    let runtime = Runtime::real(Arc::new(NoNet));
+    let stores = open(&runtime, std::slice::from_ref(&config)).await.expect("opens");
+    let fill_and_verify = async |object: &Arc<Object>| {
+        for index in 0..2 {
+            fill(&stores, &chunk(object, index)).await.expect("fills");
+        }
+        assert!(stores.verify(object).await.expect("reads"), "every byte is right");
+    };
+    for object in &objects {
+        fill_and_verify(object).await;
+    }
+    std::fs::rename(path(0), dir.path().join("aside")).expect("swaps");
+    std::fs::rename(path(1), path(0)).expect("swaps");
+    std::fs::rename(dir.path().join("aside"), path(1)).expect("swaps");
+    let touched = std::fs::OpenOptions::new().write(true).open(path(2)).expect("opens");
+    std::os::unix::fs::FileExt::write_all_at(&touched, b"not ours", 99).expect("writes");
+    for (n, object) in objects.iter().enumerate() {
+        let passed = stores.pass(&object.id()).await;
+        assert!(if n == 3 { passed.is_ok() } else { matches!(passed, Err(NotPassed::NotHere)) }, "object {n}");
+    }
+    settle(&stores).await;
+    for object in &objects[..3] {
+        fill_and_verify(object).await;
+        assert!(stores.pass(&object.id()).await.is_ok(), "it came anew");
+    }
+    stores.close().await;
+}
