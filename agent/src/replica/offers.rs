@@ -137,7 +137,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
         let ended = if round.is_empty() { Ended::Whole } else { offer(&inner, &round).await };
         match ended {
             Ended::Whole => {
-                inner.offers.settle(map.epoch());
+                if !round.waits_for_silent() {
+                    inner.offers.settle(map.epoch());
+                }
                 (sound, pause) = (Some(map), PAUSE_MIN);
                 begun.clear();
             }

@@ -19,6 +19,12 @@ use super::status::{NodeStatus, VolumeStatus};
 /// Silence isn't counted before this long after the start.
 const GRACE_MS: u64 = 30_000;
 
+/// After a start with a stored map, the next one waits for more than half of its nodes, or this long.
+const HEAR_MS: u64 = 10_000;
+
+/// A reported epoch is believed when it is no further ahead: a thousand maps a second for seven weeks.
+const EPOCHS_AHEAD_MAX: u64 = 1 << 32;
+
 /// A weight is one GiB of stores. It follows the stores only when they change by more than this part of it.
 const WEIGHT_BYTES: u64 = 1 << 30;
 const WEIGHT_SLACK: u32 = 20;
@@ -30,6 +36,8 @@ struct Known {
     node: Node,
     life: Life,
     joined_ms: u64,
+    /// It took part in the stored map.
+    is_resumed: bool,
     report: Option<(NodeReport, u64)>,
     /// Since when at least half of the others can't reach it.
     shunned_since_ms: Option<u64>,
@@ -45,6 +53,8 @@ pub(super) struct Core {
     /// What outweighs the nodes' own word.
     domains: BTreeMap<NodeName, Arc<str>>,
     epoch_floor: Epoch,
+    /// Who has reported an epoch that can't be; told of once.
+    disbelieved: BTreeSet<NodeName>,
     patience: Patience,
     /// Hand-overs of the current map: since which epoch, and since when.
     moves: BTreeMap<Handover, (Epoch, u64)>,
@@ -66,6 +76,7 @@ impl Core {
             followers: BTreeSet::new(),
             domains: BTreeMap::new(),
             epoch_floor,
+            disbelieved: BTreeSet::new(),
             patience: Patience::default(),
             moves: BTreeMap::new(),
             ended_ms: 0,
@@ -161,33 +172,51 @@ impl Core {
         silent >= 2 && silent * 3 > counted.len() && domains.len() > 1
     }
 
-    /// Notes whom at least half of the nodes that report can't reach. Only fresh reports count, and no node's own.
+    /// Notes whom at least half of the nodes that report can't reach. Only fresh reports count.
     fn count_shunned(&mut self, now_ms: u64) {
-        let (mut reporters, mut shunned_by) = (0, BTreeMap::<NodeId, usize>::new());
-        for known in self.nodes.values() {
-            let Some(report) = known.fresh_report(now_ms) else { continue };
-            reporters += 1;
-            for id in report.unreachable.iter().collect::<BTreeSet<_>>() {
-                *shunned_by.entry(*id).or_default() += usize::from(*id != known.node.id);
-            }
-        }
+        let reports = self.nodes.values().filter_map(|known| Some((known.node.id, known.fresh_report(now_ms)?)));
+        let shunned = shunned(reports.map(|(id, report)| (id, &*report.unreachable)));
         for known in self.nodes.values_mut() {
-            let others = reporters - usize::from(known.fresh_report(now_ms).is_some());
-            let by = shunned_by.get(&known.node.id).copied().unwrap_or(0);
-            let is_shunned = others >= REPORTERS_MIN && by * 2 >= others;
+            let is_shunned = shunned.contains(&known.node.id);
             known.shunned_since_ms = is_shunned.then(|| known.shunned_since_ms.unwrap_or(now_ms));
         }
     }
 
-    /// A node said something.
-    pub(super) fn report(&mut self, id: NodeId, name: &NodeName, report: NodeReport, now_ms: u64) {
-        self.epoch_floor = self.epoch_floor.max(report.epoch).max(report.former_epoch);
+    /// Whether enough nodes of a stored map have reported since the start for the next one to follow from what they say:
+    /// one of them may have a newer map than was stored. Nobody waits longer than [`HEAR_MS`].
+    fn has_heard(&self, now_ms: u64) -> bool {
+        let resumed = self.nodes.values().filter(|known| known.is_resumed).count();
+        let silent = self.nodes.values().filter(|known| known.is_resumed && known.report.is_none()).count();
+        now_ms >= HEAR_MS || silent * 2 < resumed.max(1)
+    }
+
+    /// The next epoch is above one that a node has seen. One so far ahead that no authority can have come there is a lie
+    /// or damage, and would leave no epoch for the next map.
+    fn believe(&mut self, epoch: Epoch, name: &NodeName) {
+        let current = self.current.as_ref().map_or(Epoch(0), |map| map.epoch());
+        if epoch.0 <= current.0.saturating_add(EPOCHS_AHEAD_MAX) {
+            self.epoch_floor = self.epoch_floor.max(epoch);
+        } else if self.disbelieved.insert(name.clone()) {
+            tracing::error!(
+                node = %name, epoch = epoch.0, current = current.0,
+                "the node says that it has a map from far ahead, which nobody believes: stop its agent, remove its folder's map, start it again"
+            );
+        }
+    }
+
+    /// A node said something. Whether it said anything new that a map may follow from.
+    pub(super) fn report(&mut self, id: NodeId, name: &NodeName, report: NodeReport, now_ms: u64) -> bool {
+        let floor = self.epoch_floor;
+        for epoch in [report.epoch, report.former_epoch] {
+            self.believe(epoch, name);
+        }
         let known = self.nodes.entry(name.clone()).or_insert_with(|| Known::new(id, name));
         if known.node.id != id {
             // It was removed and has joined again: nothing of its former life counts.
             *known = Known::new(id, name);
         }
         let before = known.life;
+        let was = known.said();
         let event = Event::Report { settled: report.offers.settled, peers: known.peers(now_ms) };
         known.life = before.step(event, now_ms, &self.patience);
         let weight = weight(&report);
@@ -205,6 +234,7 @@ impl Core {
             (None, _) => report.domain.clone(),
         };
         known.report = Some((report, now_ms));
+        self.epoch_floor != floor || known.said() != was
     }
 
     /// Where nodes say they are, of those whom the current map has somewhere else.
@@ -227,6 +257,9 @@ impl Core {
     /// The map that is to be published now, if any. `wanted` is the most replicas that a volume asks for.
     pub(super) fn plan(&mut self, wanted: u32, now_ms: u64) -> Option<ClusterMap> {
         self.now_ms = now_ms;
+        if !self.has_heard(now_ms) {
+            return None;
+        }
         self.count_shunned(now_ms);
         let may_condemn = !self.is_mass_silence();
         let emptied = self.emptied();
@@ -327,7 +360,13 @@ impl Known {
             weight: 0,
             state: NodeState::Joining,
         };
-        Self { node, life: Life::Joining, joined_ms: 0, report: None, shunned_since_ms: None }
+        Self { node, life: Life::Joining, joined_ms: 0, is_resumed: false, report: None, shunned_since_ms: None }
+    }
+
+    /// What maps follow from: as what it is known, how far its offers are, and whom it can't reach.
+    fn said(&self) -> Option<(NodeState, Node, Epoch, Vec<NodeId>)> {
+        let (report, _) = self.report.as_ref()?;
+        Some((self.life.state(), self.node.clone(), report.offers.settled, report.unreachable.clone()))
     }
 
     /// Its last report, unless it is silent since.
@@ -381,8 +420,41 @@ fn resumed(node: &Node) -> Known {
         node: node.clone(),
         life: Life::resumed(node.state, GRACE_MS),
         joined_ms: 0,
+        is_resumed: matches!(node.state, NodeState::Serving | NodeState::Returning | NodeState::Draining),
         report: None,
         shunned_since_ms: None,
+    }
+}
+
+/// Whom at least half of the others can't reach, of reporters and whom each can't reach. Who is shunned by most goes
+/// first, and its own word doesn't count any more: where a network is cut in two, that is the smaller part. While all
+/// are shunned alike nobody is: it is the network.
+fn shunned<'a>(reports: impl Iterator<Item = (NodeId, &'a [NodeId])>) -> BTreeSet<NodeId> {
+    let unreachable: BTreeMap<NodeId, BTreeSet<NodeId>> = reports
+        .map(|(id, unreachable)| (id, unreachable.iter().copied().filter(|other| *other != id).collect()))
+        .collect();
+    let mut shunned_by: BTreeMap<NodeId, usize> = unreachable.keys().map(|id| (*id, 0)).collect();
+    for id in unreachable.values().flatten() {
+        *shunned_by.entry(*id).or_default() += 1;
+    }
+    let mut reporters = unreachable.len();
+    let mut shunned = BTreeSet::new();
+    loop {
+        let most = shunned_by.iter().max_by_key(|(id, by)| (**by, **id)).map(|(id, by)| (*id, *by));
+        let least = shunned_by.values().min().copied();
+        let Some((id, by)) = most.filter(|(_, by)| Some(*by) > least) else { return shunned };
+        let others = reporters - usize::from(unreachable.contains_key(&id));
+        if others < REPORTERS_MIN || by * 2 < others {
+            return shunned;
+        }
+        shunned_by.remove(&id);
+        shunned.insert(id);
+        if let Some(own) = unreachable.get(&id) {
+            reporters -= 1;
+            for other in own {
+                shunned_by.entry(*other).and_modify(|by| *by -= 1);
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use larder_proto::ids::Epoch;
 use larder_proto::limits::MAP_BYTES_MAX;
+use larder_proto::map::SignedMap;
 
 const NODES: &str = "nodes.json";
 const MAP: &str = "map";
@@ -61,8 +62,17 @@ impl Ledger for FolderLedger {
         write_durably(&self.folder.join(NODES), ids)
     }
 
-    fn store_map(&self, signed: &[u8], _epoch: Epoch) -> io::Result<()> {
-        write_durably(&self.folder.join(MAP), signed)
+    fn store_map(&self, signed: &[u8], epoch: Epoch) -> io::Result<()> {
+        let folder = fs::File::open(&self.folder)?;
+        folder.lock()?;
+        let stored = self.load_map()?.and_then(|bytes| SignedMap::decode(bytes.into()).ok()?.claims().ok());
+        match stored {
+            Some((_, stored)) if stored >= epoch => Err(io::Error::other(format!(
+                "another authority has stored the map of epoch {stored} in {}: stop one of the two",
+                self.place()
+            ))),
+            Some(_) | None => write_durably(&self.folder.join(MAP), signed),
+        }
     }
 }
 
@@ -88,4 +98,32 @@ pub(super) fn write_durably(file: &Path, bytes: &[u8]) -> io::Result<()> {
     written.sync_all()?;
     fs::rename(&aside, file)?;
     fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_proto::ids::{ClusterId, NodeId};
+    use larder_proto::limits::SLOTS;
+    use larder_proto::map::{ClusterMap, MapKey};
+
+    use super::*;
+
+    #[test]
+    fn of_two_writers_the_one_that_was_overtaken_is_refused() {
+        let pair = rcgen::KeyPair::generate().expect("entropy");
+        let key = MapKey::from_pkcs8(pair.serialized_der()).expect("P-256");
+        let signed = |epoch| {
+            let owners = vec![[NodeId(0); 0]; usize::from(SLOTS)];
+            let map = ClusterMap::new(Epoch(epoch), ClusterId::of("a/a"), Vec::new(), &owners, Vec::new());
+            SignedMap::sign(&map.expect("sound"), &key).expect("small").encode()
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = || FolderLedger::open(folder.path().to_owned()).expect("a folder");
+        let (one, other) = (open(), open());
+        one.store_map(&signed(1), Epoch(1)).expect("the first");
+        other.store_map(&signed(2), Epoch(2)).expect("newer");
+        let refused = one.store_map(&signed(2), Epoch(2)).expect_err("overtaken");
+        assert!(refused.to_string().contains("another authority"), "{refused}");
+        one.store_map(&signed(3), Epoch(3)).expect("newer than what is there");
+    }
 }

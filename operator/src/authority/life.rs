@@ -150,8 +150,9 @@ impl Life {
             (Self::Draining { since_ms, last_ms, emptied }, Event::Report { .. }) => {
                 Self::Draining { since_ms, last_ms: last_ms.max(now_ms), emptied }
             }
-            (Self::Draining { since_ms, last_ms, emptied: Some(_) }, Event::Tick { .. })
-                if since(since_ms) >= patience.drain_ms || since(last_ms) >= patience.loss_grace_ms =>
+            (Self::Draining { since_ms, last_ms, emptied: Some(_) }, Event::Tick { may_condemn, .. })
+                if since(since_ms) >= patience.drain_ms
+                    || (may_condemn && since(last_ms) >= patience.loss_grace_ms) =>
             {
                 Self::Gone
             }
@@ -281,6 +282,9 @@ mod tests {
         assert_eq!(lived(emptied, &[(TICK, 29_999)]), emptied);
         assert_eq!(lived(emptied, &[(TICK, 30_000)]), Life::Gone);
         let dead = Life::Draining { since_ms: 50_000, last_ms: 0, emptied: Some(Epoch(5)) };
+        let spared = Event::Tick { may_condemn: false, peers: Peers::ReachIt };
+        assert_eq!(lived(dead, &[(spared, 60_000)]), dead, "everybody is silent");
+        assert_eq!(lived(dead, &[(spared, 80_000)]), Life::Gone, "its time is up");
         assert_eq!(lived(dead, &[(TICK, 60_000)]), Life::Gone, "nobody will hear of it again");
     }
 

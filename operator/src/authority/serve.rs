@@ -233,8 +233,9 @@ impl Session {
         }
         let report = NodeReport::parse(report).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let epoch = report.epoch;
-        self.shared.core().report(self.id, &self.name, report, self.shared.now_ms());
-        self.shared.news.notify_one();
+        if self.shared.core().report(self.id, &self.name, report, self.shared.now_ms()) {
+            self.shared.news.notify_one();
+        }
         Ok(epoch)
     }
 

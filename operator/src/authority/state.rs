@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName};
 use larder_proto::limits::NODES_MAX;
-use larder_proto::map::TrustedKeys;
+use larder_proto::map::{ClusterMap, TrustedKeys};
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
@@ -58,6 +58,18 @@ struct Ids {
     nodes: BTreeMap<String, u32>,
 }
 
+impl Ids {
+    /// With those nodes of the map that got their ids later: what was restored from a backup may be older than the map.
+    fn with(mut self, map: &ClusterMap) -> Self {
+        let known = self.next;
+        for node in map.nodes().iter().filter(|node| node.id.0 >= known) {
+            self.next = self.next.max(node.id.0.saturating_add(1));
+            self.nodes.insert(node.name.as_str().to_owned(), node.id.0);
+        }
+        self
+    }
+}
+
 /// Why a node gets no id.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoId {
@@ -86,7 +98,7 @@ impl State {
     ) -> Result<(Self, Stored), StateError> {
         let place = ledger.place();
         let failed = |error| StateError::Io { place: place.clone(), error };
-        let ids = match ledger.load_ids().map_err(failed)? {
+        let ids: Ids = match ledger.load_ids().map_err(failed)? {
             Some(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|error| StateError::Nodes { place: place.clone(), error })?
             }
@@ -105,6 +117,10 @@ impl State {
                 }
             }
             None => None,
+        };
+        let ids = match &map {
+            Some((map, _)) => ids.with(map),
+            None => ids,
         };
         Ok((Self { ledger, ids: Mutex::new(ids) }, Stored { map }))
     }
@@ -159,6 +175,9 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    use larder_proto::limits::SLOTS;
+    use larder_proto::map::{Node, NodeState, Ports};
+
     use super::super::ledger::FolderLedger;
     use super::*;
 
@@ -184,6 +203,26 @@ mod tests {
         assert_eq!(state.id_of(&name("n1")).expect("known"), first);
         assert_eq!(state.known(&name("n2")), None);
         assert!(state.id_of(&name("n2")).expect("stored") > second);
+    }
+
+    #[test]
+    fn ids_older_than_the_map_give_no_id_twice() {
+        let node = |id, text: &str| Node {
+            id: NodeId(id),
+            name: name(text),
+            addresses: Vec::new(),
+            ports: Ports::default(),
+            domain: text.into(),
+            weight: 1,
+            state: NodeState::Serving,
+        };
+        let nodes = vec![node(1, "n1"), node(2, "removed"), node(3, "n3"), node(4, "n4")];
+        let owners = vec![[NodeId(1)]; usize::from(SLOTS)];
+        let map = ClusterMap::new(Epoch(9), ClusterId::of("a/a"), nodes, &owners, Vec::new()).expect("sound");
+        let ids = Ids { next: 3, nodes: BTreeMap::from([("n1".to_owned(), 1)]) }.with(&map);
+        assert_eq!(ids.next, 5);
+        let expected = [("n1".to_owned(), 1), ("n3".to_owned(), 3), ("n4".to_owned(), 4)];
+        assert_eq!(ids.nodes, BTreeMap::from(expected), "what was removed stays so");
     }
 
     #[test]

@@ -32,6 +32,16 @@ impl Round {
         Slot::all().all(|slot| self.owed_of(slot, usize::MAX).next().is_none())
     }
 
+    /// Whether a slot that this node gives away has an owner that is silent: it may lack what is here, and can't be asked
+    /// before it returns. Until then, or until others own the slot, nothing is over.
+    pub(super) fn waits_for_silent(&self) -> bool {
+        let silent = |owner: &NodeId| self.map.node(*owner).is_some_and(|node| node.state == NodeState::Suspect);
+        let given = self.map.handover().iter().filter(|entry| entry.from == self.this);
+        given
+            .flat_map(|entry| self.map.owners(entry.slot).iter().map(move |owner| (entry.slot, owner)))
+            .any(|(slot, owner)| silent(owner) && self.may_lack(slot, *owner))
+    }
+
     /// The owners that are offered the chunk, of the first `copies`.
     pub(super) fn owed(&self, chunk: &Chunk, copies: usize) -> impl Iterator<Item = NodeId> + '_ {
         self.owed_of(chunk.slot(), copies)
@@ -69,7 +79,7 @@ fn takes(map: &ClusterMap, node: NodeId) -> bool {
 #[cfg(test)]
 mod tests {
     use larder_proto::ids::{ClusterId, Epoch, NodeName};
-    use larder_proto::map::{Node, Ports};
+    use larder_proto::map::{Handover, Node, Ports};
 
     use super::*;
 
@@ -86,7 +96,11 @@ mod tests {
         });
         let owners: Vec<NodeId> = nodes.iter().take(2).map(|(id, _)| NodeId(*id)).collect();
         let owners = vec![owners; Slot::all().count()];
-        Arc::new(ClusterMap::new(Epoch(epoch), ClusterId::of("a/a"), listed.collect(), &owners, vec![]).expect("sound"))
+        let leaves = |(id, state): &(u32, NodeState)| (*state == NodeState::Draining).then_some(NodeId(*id));
+        let leaving =
+            nodes.iter().filter_map(leaves).flat_map(|from| Slot::all().map(move |slot| Handover { slot, from }));
+        let map = ClusterMap::new(Epoch(epoch), ClusterId::of("a/a"), listed.collect(), &owners, leaving.collect());
+        Arc::new(map.expect("sound"))
     }
 
     fn owed(map: &Arc<ClusterMap>, sound: Option<&Arc<ClusterMap>>, begun: &[u32]) -> Vec<u32> {
@@ -98,7 +112,21 @@ mod tests {
         owed
     }
 
-    use NodeState::{Gone, Returning, Serving, Suspect};
+    use NodeState::{Draining, Gone, Returning, Serving, Suspect};
+
+    #[test]
+    fn who_gives_slots_to_a_silent_node_is_not_done_before_it_returns_or_others_have_them() {
+        let waits = |map: &Arc<ClusterMap>, sound: Option<&Arc<ClusterMap>>| {
+            Round::new(NodeId(1), map.clone(), sound.cloned(), BTreeSet::new()).waits_for_silent()
+        };
+        let leaving = map(2, &[(2, Serving), (3, Suspect), (1, Draining)]);
+        assert!(waits(&leaving, None) && waits(&leaving, Some(&leaving)), "n3 was never asked");
+        let offered = map(1, &[(2, Serving), (3, Serving), (1, Draining)]);
+        assert!(!waits(&leaving, Some(&offered)), "it was, before it fell silent");
+        assert!(!waits(&offered, None), "nobody is silent");
+        let staying = map(2, &[(1, Serving), (3, Suspect), (2, Serving)]);
+        assert!(!waits(&staying, None), "nothing is given away: it is asked when it returns");
+    }
 
     #[test]
     fn who_may_lack_something_is_asked_and_nobody_else() {

@@ -345,3 +345,77 @@ fn too_few_reporters_and_old_reports_suspect_nobody() {
     }
     assert_eq!(core.nodes[&name(4)].life.state(), NodeState::Serving, "who shunned it is silent");
 }
+
+/// Parts of a network that can't reach each other, each as many nodes as it says; who is shunned then.
+fn shunned_in(parts: &[u32]) -> Vec<u32> {
+    let part_of = |id: u32| {
+        let mut end = 0;
+        parts
+            .iter()
+            .position(|count| {
+                end += count;
+                id < end
+            })
+            .expect("a part")
+    };
+    let all = 0..parts.iter().sum();
+    let reports: Vec<(NodeId, Vec<NodeId>)> = all
+        .clone()
+        .map(|id| (NodeId(id), all.clone().filter(|other| part_of(*other) != part_of(id)).map(NodeId).collect()))
+        .collect();
+    shunned(reports.iter().map(|(id, others)| (*id, others.as_slice()))).into_iter().map(|id| id.0).collect()
+}
+
+#[test]
+fn of_a_network_that_is_cut_in_two_the_smaller_part_is_suspect_and_of_halves_neither() {
+    assert_eq!(shunned_in(&[3, 1]), [3]);
+    assert_eq!(shunned_in(&[3, 2]), [3, 4]);
+    assert_eq!(shunned_in(&[4, 3]), [4, 5, 6]);
+    assert_eq!(shunned_in(&[1, 9, 2]), [0, 10, 11]);
+    for parts in [&[2, 2][..], &[3, 3], &[1, 1, 1, 1], &[5]] {
+        assert!(shunned_in(parts).is_empty(), "{parts:?}");
+    }
+}
+
+#[test]
+fn an_epoch_that_cannot_be_stops_no_map() {
+    let mut core = core();
+    all_report(&mut core, &[1, 2, 3], 0);
+    step(&mut core, 0).expect("a map");
+    core.report(NodeId(3), &name(3), report((1 << 48) - 1), 100);
+    core.report(NodeId(4), &name(4), report(0), 200);
+    let joined = step(&mut core, 30_000).expect("maps go on");
+    assert!(joined.epoch() < Epoch(10) && joined.node(NodeId(4)).is_some(), "{}", joined.epoch());
+    core.report(NodeId(3), &name(3), report(1_000_000), 30_100);
+    core.retire(&name(4));
+    assert!(step(&mut core, 31_000).expect("it drains").epoch() > Epoch(1_000_000), "one that can be is believed");
+}
+
+#[test]
+fn after_a_start_maps_wait_until_more_than_half_were_heard_or_ten_seconds() {
+    let mut before = core();
+    all_report(&mut before, &[1, 2, 3], 0);
+    let stored = step(&mut before, 0).expect("a map");
+    let again = || Core::new(ClusterId::of("a/a"), Shape { min_nodes: 3, replicas: 2 }, Some(stored.clone()), Epoch(0));
+    let mut core = again();
+    core.report(NodeId(1), &name(1), report(1), 100);
+    core.retire(&name(1));
+    assert_eq!(step(&mut core, 9_999), None, "one of three");
+    // It has the map that was lost with the ledger's last writes.
+    core.report(NodeId(2), &name(2), report(2), 9_999);
+    assert_eq!(step(&mut core, 9_999).expect("two of three").epoch(), Epoch(3));
+    let mut core = again();
+    core.retire(&name(1));
+    assert_eq!(step(&mut core, 10_000).expect("long enough").epoch(), Epoch(2));
+}
+
+#[test]
+fn only_what_a_map_may_follow_from_is_news() {
+    let mut core = core();
+    assert!(core.report(NodeId(1), &name(1), report(0), 0));
+    assert!(!core.report(NodeId(1), &name(1), report(0), 1_000));
+    let settled = NodeReport { offers: OffersReport { settled: Epoch(1), ..OffersReport::default() }, ..report(0) };
+    assert!(core.report(NodeId(1), &name(1), settled.clone(), 2_000));
+    assert!(core.report(NodeId(1), &name(1), NodeReport { unreachable: vec![NodeId(2)], ..settled.clone() }, 3_000));
+    assert!(core.report(NodeId(1), &name(1), NodeReport { stores: Vec::new(), ..settled }, 4_000));
+}
