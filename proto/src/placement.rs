@@ -22,12 +22,16 @@ pub use facts::{Facts, NodeFact};
 ///
 /// Pure; the order of `facts.nodes` doesn't matter. `now_ms` is any clock that `NodeFact::joined_ms` was read from.
 /// Nodes with weight that are Serving, Suspect or Returning own slots; no first map comes before `min_nodes` of them
-/// serve. It holds, in this order of precedence:
+/// serve. Who isn't Serving keeps slots, and takes one only where all who serve own it already. While nobody serves, all
+/// slots stay where they are, also with Draining nodes; those of nodes that are lost go to who is Returning, else Draining,
+/// else Suspect; and a node that is lost keeps slots only when there is none of these. Else it holds, in this order of
+/// precedence:
 ///
 /// 1. a slot's owners are distinct, and as many as `width` asks or nodes there are;
-/// 2. no node is above 1.25 x its weight's share, unless (1) forces it;
+/// 2. no node is above 1.25 x its weight's share, unless (1), or that others take no slots, forces it;
 /// 3. owners of a slot lie in distinct failure domains, as far as (2) leaves room and swaps of two slots find it;
 /// 4. every node is within 5 % or one slot of its quota (its share, bent by (1) to (3)), where (3) lets it;
+///    (3) and (4) are kept up by those who serve: while others don't, as far as those can;
 /// 5. one node that comes or goes moves at most 1.1 x what its quota asks;
 /// 6. Suspect owners come last, Returning ones don't lead; while all nodes serve, leads are within 10 % or one slot of
 ///    their share where the owners allow it;

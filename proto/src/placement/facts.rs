@@ -41,6 +41,11 @@ impl NodeFact {
             }
     }
 
+    /// Whether it leaves, and may own slots until somebody who serves takes them.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.node.weight > 0 && self.node.state == NodeState::Draining
+    }
+
     /// Whether what it has can still be had from it when it no longer owns it.
     pub(super) fn may_give(&self) -> bool {
         match self.node.state {

@@ -1,6 +1,6 @@
 //! Which nodes own each slot: what is there is kept, then trimmed, filled, balanced and parted by domain.
 //!
-//! Each step moves no more than it must, in stretches of neighbouring slots. A row is a slot's owners, the lead first;
+//! Who doesn't serve keeps what it has, and takes only what nobody else can. Each step moves no more than it must, in stretches of neighbouring slots. A row is a slot's owners, the lead first;
 //! a new owner takes the place of the one it replaces, and `leads` orders them afterwards.
 
 use std::cmp::Reverse;
@@ -17,6 +17,16 @@ pub(super) struct Member {
     pub(super) domain: usize,
     pub(super) state: NodeState,
 }
+
+impl Member {
+    /// Whether it may be given slots that others could have.
+    pub(super) fn takes(&self) -> bool {
+        self.state == NodeState::Serving
+    }
+}
+
+/// Who takes a slot that lacks an owner: the first of these that isn't one already.
+const TAKERS: [NodeState; 4] = [NodeState::Serving, NodeState::Returning, NodeState::Draining, NodeState::Suspect];
 
 /// Scans for a swap that may fail before the domains are left as they are: each costs a look at every slot.
 const VAIN_SCANS_MAX: usize = 64;
@@ -38,7 +48,9 @@ pub(super) struct Table<'a> {
     bounds: Vec<u32>,
     counts: Vec<u32>,
     width: usize,
-    /// For each domain, members that have room; and how many domains have such members.
+    /// Members of each of the [`TAKERS`].
+    states: [usize; TAKERS.len()],
+    /// For each domain, members that take slots and have room; and how many domains have such members.
     open: Vec<usize>,
     open_domains: usize,
 }
@@ -50,10 +62,11 @@ impl<'a> Table<'a> {
         let domains = members.iter().map(|member| member.domain + 1).max().unwrap_or(0);
         let mut open = vec![0; domains];
         for (member, Member { domain, .. }) in members.iter().enumerate() {
-            open[*domain] += usize::from(counts[member] < bounds[member]);
+            open[*domain] += usize::from(members[member].takes() && counts[member] < bounds[member]);
         }
         let open_domains = open.iter().filter(|members| **members > 0).count();
-        Self { members, rows, quotas, bounds, counts, width, open, open_domains }
+        let states = TAKERS.map(|state| members.iter().filter(|member| member.state == state).count());
+        Self { members, rows, quotas, bounds, counts, width, states, open, open_domains }
     }
 
     /// One slot more or less for a member.
@@ -63,6 +76,9 @@ impl<'a> Table<'a> {
             self.counts[member] += 1;
         } else {
             self.counts[member] -= 1;
+        }
+        if !self.members[member].takes() {
+            return;
         }
         let open = &mut self.open[self.members[member].domain];
         match (had_room, self.counts[member] < self.bounds[member]) {
@@ -93,6 +109,17 @@ impl<'a> Table<'a> {
     /// Whether it may own one more slot for the sake of domains.
     fn has_room(&self, member: usize) -> bool {
         self.counts[member] < self.bounds[member]
+    }
+
+    /// Who may take a place of the row: none that doesn't serve while one that does could.
+    fn taker(&self, row: &[usize]) -> NodeState {
+        let in_row = |state| row.iter().filter(|member| self.members[**member].state == state).count();
+        let may = |(state, members): &(NodeState, usize)| {
+            // Who leaves helps out where there is nobody else.
+            *members > in_row(*state) && (row.is_empty() || *state != NodeState::Draining)
+        };
+        let taker = TAKERS.into_iter().zip(self.states).find(may).map(|(state, _)| state);
+        taker.expect("there are at least as many members as places in a row")
     }
 
     fn surplus(&self, member: usize) -> i64 {
@@ -171,11 +198,12 @@ impl<'a> Table<'a> {
 
     /// The one that took the slot before, if it may go on; else the neediest.
     fn next_owner(&self, row: &[usize], before: Option<usize>, by_need: &BTreeSet<(Reverse<i64>, usize)>) -> usize {
-        let before = before.filter(|member| self.fits(row, *member, None));
+        let taker = self.taker(row);
+        let before = before.filter(|member| self.members[*member].state == taker && self.fits(row, *member, None));
         if let Some(member) = before.filter(|member| self.surplus(*member) < 0) {
             return member;
         }
-        let neediest = self.neediest(row, by_need);
+        let neediest = self.neediest(row, taker, by_need);
         match before {
             // Nobody fits without going above its quota: then at least in one stretch.
             Some(member) if self.surplus(neediest) >= 0 && self.has_room(member) => member,
@@ -183,11 +211,12 @@ impl<'a> Table<'a> {
         }
     }
 
-    fn neediest(&self, row: &[usize], by_need: &BTreeSet<(Reverse<i64>, usize)>) -> usize {
-        let fits = |m: usize| self.has_room(m) && self.fits(row, m, None);
-        let apart = self.has_other_domain(row).then(|| by_need.iter().find(|(_, member)| fits(*member))).flatten();
-        let any = || by_need.iter().find(|(_, m)| !row.contains(m));
-        apart.or_else(any).map(|(_, member)| *member).expect("there are at least as many members as places in a row")
+    fn neediest(&self, row: &[usize], taker: NodeState, by_need: &BTreeSet<(Reverse<i64>, usize)>) -> usize {
+        let takers = || by_need.iter().map(|(_, member)| *member).filter(|m| self.members[*m].state == taker);
+        let fits = |m: &usize| self.has_room(*m) && self.fits(row, *m, None);
+        let apart = self.has_other_domain(row).then(|| takers().find(fits)).flatten();
+        let any = || takers().find(|m| !row.contains(m));
+        apart.or_else(any).expect("one of these isn't in the row")
     }
 
     /// How many neighbouring slots a member takes that somebody else leads.
@@ -225,6 +254,11 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Whether it is to have more.
+    fn lacks(&self, member: usize) -> bool {
+        self.members[member].takes() && self.surplus(member) < 0
+    }
+
     fn is_far(&self, member: usize) -> bool {
         self.surplus(member).abs() > i64::from(self.quotas[member] / 20).max(1)
     }
@@ -235,7 +269,7 @@ impl<'a> Table<'a> {
         if most <= 0 {
             return;
         }
-        let mut takers: Vec<usize> = (0..self.members.len()).filter(|member| self.surplus(*member) < 0).collect();
+        let mut takers: Vec<usize> = (0..self.members.len()).filter(|member| self.lacks(*member)).collect();
         takers.sort_by_key(|member| (self.surplus(*member), *member));
         for slot in 0..self.rows.len() {
             if most <= 0 || takers.is_empty() {
@@ -291,7 +325,7 @@ impl<'a> Table<'a> {
         let mut came_from: Vec<Option<usize>> = vec![None; self.members.len()];
         let mut waiting = VecDeque::from([giver]);
         while let Some(member) = waiting.pop_front() {
-            if self.surplus(member) < 0 {
+            if self.lacks(member) {
                 let mut path = vec![member];
                 while let Some(before) = came_from[path[path.len() - 1]] {
                     path.push(before);
@@ -319,11 +353,14 @@ impl<'a> Table<'a> {
     }
 
     fn may_replace(&self, row: &[usize], old: usize, new: usize, beside: Beside) -> bool {
-        match beside {
-            // Whoever takes the place of one that shares its domain makes the row no worse.
-            Beside::OtherDomains => self.fits(row, new, Some(old)) || (self.crowded(row, old) && !row.contains(&new)),
-            Beside::Anybody => !row.contains(&new),
-        }
+        self.members[new].takes()
+            && match beside {
+                // Whoever takes the place of one that shares its domain makes the row no worse.
+                Beside::OtherDomains => {
+                    self.fits(row, new, Some(old)) || (self.crowded(row, old) && !row.contains(&new))
+                }
+                Beside::Anybody => !row.contains(&new),
+            }
     }
 
     /// Slots above the bound.
@@ -340,7 +377,8 @@ impl<'a> Table<'a> {
                 if vain >= VAIN_SCANS_MAX {
                     return;
                 }
-                if self.crowded(&self.rows[slot], member) && !self.swap(slot, member) {
+                let is_to_part = self.members[member].takes() && self.crowded(&self.rows[slot], member);
+                if is_to_part && !self.swap(slot, member) {
                     vain += 1;
                 }
             }
@@ -352,7 +390,9 @@ impl<'a> Table<'a> {
         let found = (1..rows).map(|step| (slot + step) % rows).find_map(|there| {
             let row = &self.rows[there];
             let other = row.iter().copied().find(|other| {
-                self.fits(&self.rows[slot], *other, Some(member)) && self.fits(row, member, Some(*other))
+                self.members[*other].takes()
+                    && self.fits(&self.rows[slot], *other, Some(member))
+                    && self.fits(row, member, Some(*other))
             })?;
             Some((there, other))
         });

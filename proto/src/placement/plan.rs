@@ -20,12 +20,14 @@ const PASSES: usize = 2;
 pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64) -> Option<ClusterMap> {
     let mut nodes: BTreeMap<NodeId, NodeFact> = facts.nodes.iter().map(|fact| (fact.node.id, fact.clone())).collect();
     hold_back_newcomers(current, facts, &mut nodes, now_ms);
-    let placed: Vec<&NodeFact> = nodes.values().filter(|fact| fact.is_placed()).collect();
-    let ready = placed.iter().filter(|fact| fact.is_ready()).count();
+    let ready = nodes.values().filter(|fact| fact.is_ready()).count();
     if current.is_none() && (ready == 0 || ready < usize::try_from(facts.min_nodes).unwrap_or(usize::MAX)) {
         return None;
     }
-    let width = usize::try_from(facts.width).unwrap_or(OWNERS_MAX).clamp(1, OWNERS_MAX).min(placed.len());
+    // While nobody serves, who leaves is better than nobody.
+    let may_own = |fact: &&NodeFact| fact.is_placed() || (ready == 0 && fact.is_leaving());
+    let living: Vec<&NodeFact> = nodes.values().filter(may_own).collect();
+    let width = Width::new(facts, &living);
     let owners = match current {
         Some(map) if says_it_all(map, facts, &nodes, width) => {
             if !map.handover().iter().any(|entry| facts.over.contains(entry)) {
@@ -34,8 +36,8 @@ pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64)
             // Only hand-overs end: planning again could only shuffle.
             Slot::all().map(|slot| map.owners(slot).to_vec()).collect()
         }
-        Some(map) if placed.is_empty() => kept_owners(map, &nodes),
-        Some(_) | None => plan(current, &placed, width),
+        Some(map) if living.is_empty() => kept_owners(map, &nodes),
+        Some(_) | None => plan(current, &living, width),
     };
     let handover = current.map(|map| handover::handover(map, &nodes, &owners, &facts.over)).unwrap_or_default();
     let listed = nodes.into_values().map(|fact| fact.node).collect();
@@ -43,12 +45,45 @@ pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64)
     ClusterMap::new(epoch, facts.cluster, listed, &owners, handover).ok()
 }
 
+/// How many owners a slot should have.
+#[derive(Clone, Copy)]
+pub(super) enum Width {
+    /// So many.
+    Exactly(usize),
+    /// Nobody serves: what a slot has, and at least so many.
+    AtLeast(usize),
+}
+
+impl Width {
+    fn new(facts: &Facts, living: &[&NodeFact]) -> Self {
+        let placed = living.iter().filter(|fact| fact.is_placed()).count();
+        let width = usize::try_from(facts.width).unwrap_or(OWNERS_MAX).clamp(1, OWNERS_MAX).min(placed);
+        match living.iter().any(|fact| fact.is_ready()) {
+            true => Self::Exactly(width),
+            // Who leaves takes a slot that nobody else has, and no more than that.
+            false => Self::AtLeast(width.max(1).min(living.len())),
+        }
+    }
+
+    pub(super) fn owners(self) -> usize {
+        match self {
+            Self::Exactly(owners) | Self::AtLeast(owners) => owners,
+        }
+    }
+
+    fn is_met_by(self, owners: usize) -> bool {
+        match self {
+            Self::Exactly(wanted) => owners == wanted,
+            Self::AtLeast(wanted) => owners >= wanted,
+        }
+    }
+}
+
 /// Whether the map was planned from these very nodes and this width: planning again could only shuffle.
-fn says_it_all(map: &ClusterMap, facts: &Facts, nodes: &BTreeMap<NodeId, NodeFact>, width: usize) -> bool {
+fn says_it_all(map: &ClusterMap, facts: &Facts, nodes: &BTreeMap<NodeId, NodeFact>, width: Width) -> bool {
     let same_nodes = map.nodes().len() == nodes.len()
         && map.nodes().iter().zip(nodes.values()).all(|(node, fact)| is_placed_alike(node, &fact.node));
-    // With nobody to own slots, what the former owners keep is any width.
-    let same_width = width == 0 || Slot::all().all(|slot| map.owners(slot).len() == width);
+    let same_width = Slot::all().all(|slot| width.is_met_by(map.owners(slot).len()));
     map.epoch() >= facts.epoch_floor && same_nodes && same_width
 }
 
@@ -85,9 +120,9 @@ fn kept_owners(current: &ClusterMap, nodes: &BTreeMap<NodeId, NodeFact>) -> Vec<
     Slot::all().map(kept).collect()
 }
 
-fn plan(current: Option<&ClusterMap>, placed: &[&NodeFact], width: usize) -> Vec<Vec<NodeId>> {
+fn plan(current: Option<&ClusterMap>, living: &[&NodeFact], width: Width) -> Vec<Vec<NodeId>> {
     let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
-    let members: Vec<Member> = placed
+    let members: Vec<Member> = living
         .iter()
         .map(|fact| {
             let next = domains.len();
@@ -95,7 +130,7 @@ fn plan(current: Option<&ClusterMap>, placed: &[&NodeFact], width: usize) -> Vec
             Member { weight: fact.node.weight, domain, state: fact.node.state }
         })
         .collect();
-    let index: BTreeMap<NodeId, usize> = placed.iter().enumerate().map(|(i, fact)| (fact.node.id, i)).collect();
+    let index: BTreeMap<NodeId, usize> = living.iter().enumerate().map(|(i, fact)| (fact.node.id, i)).collect();
     let kept = |slot| -> Vec<usize> {
         current.map(|map| map.owners(slot).iter().filter_map(|id| index.get(id).copied()).collect()).unwrap_or_default()
     };
@@ -103,17 +138,22 @@ fn plan(current: Option<&ClusterMap>, placed: &[&NodeFact], width: usize) -> Vec
     for _ in 0..PASSES {
         rows = one_pass(&members, rows, width);
     }
-    rows.iter().map(|row| row.iter().map(|member| placed[*member].node.id).collect()).collect()
+    rows.iter().map(|row| row.iter().map(|member| living[*member].node.id).collect()).collect()
 }
 
-fn one_pass(members: &[Member], rows: Vec<Vec<usize>>, width: usize) -> Vec<Vec<usize>> {
+fn one_pass(members: &[Member], rows: Vec<Vec<usize>>, width: Width) -> Vec<Vec<usize>> {
     let counts = owned(&rows, members.len());
-    let quotas = quota::quotas(members, width, &counts);
-    let mut table = Table::new(members, rows, quotas, width);
-    table.trim();
-    table.fill();
-    table.balance();
-    table.part_domains();
+    let quotas = quota::quotas(members, width.owners(), &counts);
+    let mut table = Table::new(members, rows, quotas, width.owners());
+    match width {
+        Width::Exactly(_) => {
+            table.trim();
+            table.fill();
+            table.balance();
+            table.part_domains();
+        }
+        Width::AtLeast(_) => table.fill(),
+    }
     let mut rows = table.into_rows();
     leads::order(members, &mut rows);
     rows

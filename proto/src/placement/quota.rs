@@ -1,7 +1,8 @@
 //! How many slots each node should own: its weight's share, bent as little as distinct owners and domains ask.
 //!
 //! A node owns a slot once, so no quota is above 16,384; nor is a domain's, so that the owners of a slot can lie in
-//! distinct ones, as long as no node gets more than 1.25 x its share for it. Shares are computed in 2^-20 slots.
+//! distinct ones, as long as no node gets more than 1.25 x its share for it. Who doesn't serve should own no more than it
+//! does, whatever that asks of those who do. Shares are computed in 2^-20 slots.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,10 @@ pub(super) fn quotas(members: &[Member], width: usize, counts: &[u32]) -> Vec<u3
     let total = ALL * width as u128;
     let weights: Vec<u128> = members.iter().map(|member| member.weight.into()).collect();
     let sum: u128 = weights.iter().sum();
-    let caps: Vec<u128> = weights.iter().map(|weight| capped(total * weight / sum)).collect();
+    let has = |member: usize| u128::from(counts[member]) * ONE;
+    let most = |(member, cap): (usize, u128)| if members[member].takes() { cap } else { cap.min(has(member)) };
+    let caps: Vec<u128> = weights.iter().map(|weight| capped(total * weight / sum)).enumerate().map(most).collect();
+    let alls: Vec<u128> = vec![ALL; members.len()].into_iter().enumerate().map(most).collect();
 
     let mut domains: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (member, Member { domain, .. }) in members.iter().enumerate() {
@@ -39,11 +43,13 @@ pub(super) fn quotas(members: &[Member], width: usize, counts: &[u32]) -> Vec<u3
     let groups: Vec<Vec<usize>> = domains.into_values().collect();
     let of = |values: &[u128], group: &[usize]| -> u128 { group.iter().map(|member| values[*member]).sum() };
     let group_weights: Vec<u128> = groups.iter().map(|group| of(&weights, group)).collect();
-    // Distinct domains, then 1.25 x, then only distinct nodes: each wider bound takes what the one before left.
+    // Distinct domains, then 1.25 x, then distinct nodes that serve, then any: each wider bound takes what the one before
+    // left.
     let apart = groups.iter().map(|group| of(&caps, group).min(ALL)).collect();
     let fair = groups.iter().map(|group| of(&caps, group)).collect();
+    let ready = groups.iter().map(|group| of(&alls, group)).collect();
     let any: Vec<u128> = groups.iter().map(|group| ALL * group.len() as u128).collect();
-    let group_shares = fill_in_turn(total, &group_weights, &[apart, fair, any]);
+    let group_shares = fill_in_turn(total, &group_weights, &[apart, fair, ready, any]);
     let group_counts: Vec<u32> = groups.iter().map(|group| group.iter().map(|member| counts[*member]).sum()).collect();
     let group_quotas = whole(&group_shares, &group_counts, total);
 
@@ -51,7 +57,7 @@ pub(super) fn quotas(members: &[Member], width: usize, counts: &[u32]) -> Vec<u3
     for (group, quota) in groups.iter().zip(group_quotas) {
         let pick = |values: &[u128]| -> Vec<u128> { group.iter().map(|member| values[*member]).collect() };
         let quota = u128::from(quota) * ONE;
-        let shares = fill_in_turn(quota, &pick(&weights), &[pick(&caps), vec![ALL; group.len()]]);
+        let shares = fill_in_turn(quota, &pick(&weights), &[pick(&caps), pick(&alls), vec![ALL; group.len()]]);
         let counts: Vec<u32> = group.iter().map(|member| counts[*member]).collect();
         for (member, slots) in group.iter().zip(whole(&shares, &counts, quota)) {
             quotas[*member] = slots;

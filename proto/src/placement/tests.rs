@@ -300,3 +300,78 @@ fn without_another_node_a_draining_one_keeps_its_slots() {
     let after = then(&map, &with_state(&facts(1..=1, 2), 1, NodeState::Draining));
     assert!(Slot::all().all(|slot| after.owners(slot) == [NodeId(1)]));
 }
+
+/// Slots that a node owns in `after` and didn't in `before`.
+fn gained(before: &ClusterMap, after: &ClusterMap, id: u32) -> usize {
+    let owns = |map: &ClusterMap, slot| map.owners(slot).contains(&NodeId(id));
+    Slot::all().filter(|slot| owns(after, *slot) && !owns(before, *slot)).count()
+}
+
+#[test]
+fn who_does_not_serve_takes_none_of_the_slots_of_who_dies_or_drains() {
+    let good = facts(1..=10, 2);
+    let map = first(&good);
+    for state in [NodeState::Suspect, NodeState::Returning] {
+        let silent = then(&map, &with_state(&good, 6, state));
+        for leaves in [NodeState::Down, NodeState::Draining] {
+            let after = then(&silent, &with_state(&with_state(&good, 6, state), 3, leaves));
+            assert_eq!((gained(&silent, &after, 6), gained(&after, &silent, 6)), (0, 0), "{state}, {leaves}");
+            assert!(Slot::all().all(|slot| after.owners(slot).len() == 2 && !after.owners(slot).contains(&NodeId(3))));
+            // Eight take what n3 had.
+            let others = after.shares().into_iter().filter(|(id, _)| *id != NodeId(6));
+            let owned: BTreeSet<u32> = others.map(|(_, share)| share.owned).collect();
+            let (least, most) = (owned.first().expect("some"), owned.last().expect("some"));
+            assert!(most - least <= most / 20, "{least} to {most}");
+        }
+    }
+    // Both at once, too: n6 is as dead as n3, and found out a tick later.
+    let both = with_state(&with_state(&good, 6, NodeState::Suspect), 3, NodeState::Down);
+    assert_eq!(gained(&map, &then(&map, &both), 6), 0);
+}
+
+#[test]
+fn who_does_not_serve_takes_what_nobody_else_can() {
+    let good = facts(1..=3, 2);
+    let map = first(&good);
+    for state in [NodeState::Suspect, NodeState::Returning] {
+        let after = then(&map, &with_state(&with_state(&good, 2, state), 3, NodeState::Down));
+        assert!(Slot::all().all(|slot| after.owners(slot) == [NodeId(1), NodeId(2)]), "{state}");
+    }
+    let followers =
+        good.nodes.iter().fold(good.clone(), |facts, fact| with_state(&facts, fact.node.id.0, NodeState::Returning));
+    let cordoned = then(&map, &followers);
+    assert_eq!((moved(&map, &cordoned), left(&map, &cordoned).len()), (0, 0));
+    let after = then(&cordoned, &with_state(&followers, 3, NodeState::Down));
+    assert!(Slot::all().all(|slot| after.owners(slot).len() == 2 && !after.owners(slot).contains(&NodeId(3))));
+}
+
+#[test]
+fn a_draining_node_keeps_its_slots_while_only_silent_ones_could_take_them() {
+    for width in [1, 2] {
+        let good = facts(1..=2, width);
+        let map = first(&good);
+        let silent = with_state(&good, 2, NodeState::Suspect);
+        let drains = with_state(&silent, 1, NodeState::Draining);
+        let draining = then(&then(&map, &silent), &drains);
+        assert_eq!((moved(&map, &draining), left(&map, &draining).len()), (0, 0), "width {width}");
+        assert_eq!(next_map(Some(&draining), &drains, LATER), None, "the same facts twice");
+        let lost = then(&draining, &with_state(&drains, 2, NodeState::Down));
+        assert!(Slot::all().all(|slot| lost.owners(slot) == [NodeId(1)]), "width {width}");
+        let back = then(&lost, &with_state(&drains, 2, NodeState::Serving));
+        assert!(Slot::all().all(|slot| back.owners(slot) == [NodeId(2)]), "width {width}: now it can take them");
+        assert_eq!(named(&back), left(&lost, &back), "width {width}");
+    }
+}
+
+#[test]
+fn a_drained_node_gets_its_slots_back_when_who_took_them_is_lost() {
+    let drains = with_state(&facts(1..=2, 2), 1, NodeState::Draining);
+    let drained = then(&first(&facts(1..=2, 2)), &drains);
+    assert!(Slot::all().all(|slot| drained.owners(slot) == [NodeId(2)]));
+    let silent = then(&drained, &with_state(&drains, 2, NodeState::Suspect));
+    assert_eq!((moved(&drained, &silent), left(&drained, &silent).len()), (0, 0), "a hiccup moves nothing");
+    let dead = with_state(&drains, 2, NodeState::Down);
+    let lost = then(&silent, &dead);
+    assert!(Slot::all().all(|slot| lost.owners(slot) == [NodeId(1)]), "rather than the dead");
+    assert_eq!(next_map(Some(&lost), &dead, LATER), None, "the same facts twice");
+}

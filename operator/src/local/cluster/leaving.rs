@@ -40,11 +40,11 @@ impl Cluster {
         };
         match wish {
             Wish::Drain => {
-                let owns = |state| matches!(state, NodeState::Serving | NodeState::Returning | NodeState::Suspect);
-                let stays = |node: &&crate::authority::NodeStatus| {
-                    node.name != name && !node.stores.is_empty() && owns(node.state)
+                // Who is silent, or has only just come back, is given no slots.
+                let takes = |node: &crate::authority::NodeStatus| {
+                    node.name != name && !node.stores.is_empty() && node.state == NodeState::Serving
                 };
-                if nodes.iter().filter(stays).count() == 0 {
+                if !nodes.iter().any(takes) {
                     return Err(Refusal::new(format!(
                         "node {name} can't be drained: no other node could take its slots"
                     )));

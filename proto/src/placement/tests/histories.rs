@@ -1,7 +1,7 @@
 //! Random histories of a cluster, and what every map of theirs has to hold, in the order of precedence that `next_map`
 //! promises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
@@ -60,7 +60,7 @@ struct Planned<'a> {
 }
 
 impl<'a> Planned<'a> {
-    /// Nothing when nobody can own slots.
+    /// Nothing when nobody serves.
     fn new(before: Option<&ClusterMap>, map: &'a ClusterMap, width: u32) -> Option<Self> {
         // As the map states them: a newcomer that isn't ready is listed as Joining, whatever else is known of it.
         let listed = map.nodes().iter().map(|node| NodeFact { node: node.clone(), joined_ms: 0 });
@@ -78,8 +78,11 @@ impl<'a> Planned<'a> {
         };
         let had = before.map_or_else(|| vec![0; members.len()], owned);
         let width = placed.len().min(width as usize);
-        let quotas = if width == 0 { Vec::new() } else { quota::quotas(&members, width, &had) };
-        (width > 0).then(|| Self { map, width, owned: owned(map), members, had, quotas })
+        if !placed.iter().any(NodeFact::is_ready) {
+            return None;
+        }
+        let quotas = quota::quotas(&members, width, &had);
+        Some(Self { map, width, owned: owned(map), members, had, quotas })
     }
 
     fn places(&self) -> u64 {
@@ -102,11 +105,17 @@ impl<'a> Planned<'a> {
         Ok(())
     }
 
+    /// What a member may own, that could be `most`: no more than it had while it doesn't serve.
+    fn room(&self, member: usize, most: u64) -> u64 {
+        if self.members[member].takes() { most } else { most.min(u64::from(self.had[member])) }
+    }
+
     /// Nobody is above 1.25 x its share, but where that isn't enough for distinct owners.
     fn check_bounds(&self) -> Result<(), TestCaseError> {
         let sum: u64 = self.members.iter().map(|member| u64::from(member.weight)).sum();
         let share = |member: &Member| self.places() * u64::from(member.weight) / sum;
-        let room: u64 = self.members.iter().map(|member| (share(member) * 5 / 4).min(u64::from(SLOTS))).sum();
+        let most = |member: &Member| (share(member) * 5 / 4).min(u64::from(SLOTS));
+        let room: u64 = self.members.iter().enumerate().map(|(at, member)| self.room(at, most(member))).sum();
         let forced = room <= self.places() + self.members.len() as u64;
         for (member, owned) in self.members.iter().zip(&self.owned) {
             let share = share(member);
@@ -120,8 +129,8 @@ impl<'a> Planned<'a> {
     fn check_domains(&self) -> Result<bool, TestCaseError> {
         let mut room: BTreeMap<usize, u64> = BTreeMap::new();
         let bounds = quota::bounds(&self.members, self.width, &self.quotas);
-        for (member, bound) in self.members.iter().zip(bounds) {
-            *room.entry(member.domain).or_default() += u64::from(bound);
+        for (at, bound) in bounds.into_iter().enumerate() {
+            *room.entry(self.members[at].domain).or_default() += self.room(at, bound.into());
         }
         let fits = room.values().map(|room| (*room).min(u64::from(SLOTS))).sum::<u64>() >= self.places();
         let crowded = crowded_slots(self.map);
@@ -153,11 +162,40 @@ impl<'a> Planned<'a> {
     fn check(&self, seen: &Seen) -> Result<(), TestCaseError> {
         self.check_owners()?;
         self.check_bounds()?;
-        seen.crowded.fetch_add(u64::from(!self.check_domains()?), Ordering::Relaxed);
-        seen.maps.fetch_add(1, Ordering::Relaxed);
-        seen.uneven.fetch_add(u64::from(!self.check_balance()?), Ordering::Relaxed);
+        // Who doesn't serve takes nothing: then domains and quotas are as good as the others can make them.
+        if self.members.iter().all(Member::takes) {
+            seen.crowded.fetch_add(u64::from(!self.check_domains()?), Ordering::Relaxed);
+            seen.maps.fetch_add(1, Ordering::Relaxed);
+            seen.uneven.fetch_add(u64::from(!self.check_balance()?), Ordering::Relaxed);
+        }
         Ok(())
     }
+}
+
+/// Who doesn't serve takes no slot that one who does could have.
+fn check_takers(before: &ClusterMap, after: &ClusterMap) -> Result<(), TestCaseError> {
+    let listed = after.nodes().iter().map(|node| NodeFact { node: node.clone(), joined_ms: 0 });
+    let ready: BTreeSet<NodeId> = listed.filter(NodeFact::is_ready).map(|fact| fact.node.id).collect();
+    for slot in Slot::all() {
+        let owners = after.owners(slot);
+        let new = || owners.iter().filter(|id| !before.owners(slot).contains(id));
+        let others_could = || ready.iter().any(|id| !owners.contains(id));
+        prop_assert!(new().all(|id| ready.contains(id)) || !others_could(), "{:?} to {owners:?}", before.owners(slot));
+    }
+    Ok(())
+}
+
+/// While nobody serves, slots stay with everybody who lives; who is lost has none while anybody lives.
+fn check_rest(before: &ClusterMap, after: &ClusterMap) -> Result<(), TestCaseError> {
+    let listed = after.nodes().iter().map(|node| NodeFact { node: node.clone(), joined_ms: 0 });
+    let living: Vec<NodeId> =
+        listed.filter(|fact| fact.is_placed() || fact.is_leaving()).map(|fact| fact.node.id).collect();
+    for slot in Slot::all() {
+        let (had, has) = (before.owners(slot), after.owners(slot));
+        prop_assert!(living.is_empty() || (!has.is_empty() && has.iter().all(|id| living.contains(id))), "{has:?}");
+        prop_assert!(had.iter().all(|id| has.contains(id) || !living.contains(id)), "{had:?} to {has:?}");
+    }
+    Ok(())
 }
 
 /// What happens to a cluster: how many nodes it begins with, owners per slot, changes, and in how different an order the
@@ -168,7 +206,7 @@ fn history() -> impl Strategy<Value = History> {
     (1..6u32, 1..4u32, prop::collection::vec(change(), 1..7), 0..20usize)
 }
 
-/// What all histories add up to: maps, those of them where owners share a domain without need, those where somebody is
+/// What all histories add up to: maps where all serve, those of them where owners share a domain without need, those where somebody is
 /// more than 5 % from its quota; copies that had to move and copies that moved.
 #[derive(Default)]
 struct Seen {
@@ -200,7 +238,12 @@ fn holds((start, width, changes, turn): History, seen: &Seen) -> Result<(), Test
             let gives = facts.nodes.iter().any(|fact| fact.node.id == entry.from && fact.may_give());
             prop_assert!(gives && !next.owners(entry.slot).contains(&entry.from), "{entry:?}");
         }
-        if let Some(planned) = Planned::new(Some(&map), &next, facts.width) {
+        check_takers(&map, &next)?;
+        let planned = Planned::new(Some(&map), &next, facts.width);
+        if planned.is_none() {
+            check_rest(&map, &next)?;
+        }
+        if let Some(planned) = planned {
             planned.check(seen)?;
             let (must, moved) = planned.check_moved(&map)?;
             seen.must.fetch_add(must, Ordering::Relaxed);
