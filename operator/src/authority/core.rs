@@ -166,7 +166,10 @@ impl Core {
             Life::Joining | Life::Down | Life::Draining { .. } | Life::Gone => false,
         });
         let counted: Vec<&Known> = counted.collect();
-        let silent = counted.iter().filter(|known| matches!(known.life, Life::Suspect { .. }));
+        // Not who is Suspect though it reports.
+        let is_silent =
+            |life| matches!(life, Life::Suspect { last_ms } if self.now_ms.saturating_sub(last_ms) >= SILENCE_MS);
+        let silent = counted.iter().filter(|known| is_silent(known.life));
         let domains: BTreeSet<&str> = silent.clone().map(|known| &*known.node.domain).collect();
         let silent = silent.count();
         silent >= 2 && silent * 3 > counted.len() && domains.len() > 1

@@ -117,6 +117,8 @@ fn an_owner_that_is_killed_again_and_again_costs_no_error_and_no_get() {
     let (first, longest) = (firsts.iter().max().unwrap(), longests.iter().max().unwrap());
     println!("{} deaths: the first good read came within {first:?}, the longest took {longest:?}", firsts.len());
     assert!(*longest < LONGEST, "a read waited {longest:?}");
+    // Who asks for many deaths has a machine that does nothing else.
+    assert!(firsts.len() < 100 || *first < Duration::from_millis(250), "nothing was read for {first:?}");
     assert_eq!(stub.counters().gets, 0, "every chunk had a second copy");
 }
 
