@@ -35,12 +35,14 @@ pub fn processes_naming(dir: &Path) -> Vec<i32> {
     pids.filter(|pid| *pid != own && names(pid)).collect()
 }
 
-/// Whether the process runs, or is stopped; not when it has ended and nobody has waited for it.
+/// Whether the process runs, or is stopped; not when it has ended and nobody has waited for it. While a thread of it runs,
+/// nobody can: its first thread's end isn't its own.
 pub(super) fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state follows the name, which is in parentheses and may hold anything.
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X') || threads() > 1)
 }
 
 /// Kills and unmounts what is below `dir`. Says what there was.
