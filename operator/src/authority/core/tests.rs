@@ -208,8 +208,13 @@ fn a_silent_node_is_replaced_after_the_grace_and_returns() {
     assert!(Slot::all().all(|slot| replaced.owners(slot).len() == 2 && !replaced.owners(slot).contains(&NodeId(4))));
     assert!(replaced.handover().iter().all(|entry| entry.from != NodeId(4)), "nobody waits for the dead");
     all_report(&mut core, &[1, 2, 3, 4], 12_000);
-    let back = step(&mut core, 12_000).expect("n4 is back");
-    assert!(back.shares().get(&NodeId(4)).is_some_and(|share| share.led == 0 && share.owned > 0));
+    let heard = step(&mut core, 12_000).expect("n4 is heard again");
+    assert_eq!(heard.shares().get(&NodeId(4)), None, "others have its slots, until it serves");
+    for now_ms in [13_000, 14_000, 15_000] {
+        all_report(&mut core, &[1, 2, 3, 4], now_ms);
+    }
+    let back = step(&mut core, 15_000).expect("n4 serves");
+    assert!(back.shares().get(&NodeId(4)).is_some_and(|share| share.owned > 0));
 }
 
 #[test]
