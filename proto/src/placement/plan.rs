@@ -120,16 +120,19 @@ fn kept_owners(current: &ClusterMap, nodes: &BTreeMap<NodeId, NodeFact>) -> Vec<
     Slot::all().map(kept).collect()
 }
 
-fn plan(current: Option<&ClusterMap>, living: &[&NodeFact], width: Width) -> Vec<Vec<NodeId>> {
+/// The nodes without their names, in their order; domains are numbered as they come.
+pub(super) fn members<'a>(living: impl IntoIterator<Item = &'a NodeFact>) -> Vec<Member> {
     let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
-    let members: Vec<Member> = living
-        .iter()
-        .map(|fact| {
-            let next = domains.len();
-            let domain = *domains.entry(&fact.node.domain).or_insert(next);
-            Member { weight: fact.node.weight, domain, state: fact.node.state }
-        })
-        .collect();
+    let member = |NodeFact { node, .. }: &'a NodeFact| {
+        let next = domains.len();
+        let domain = *domains.entry(&node.domain).or_insert(next);
+        Member { weight: node.weight, domain, state: node.state }
+    };
+    living.into_iter().map(member).collect()
+}
+
+fn plan(current: Option<&ClusterMap>, living: &[&NodeFact], width: Width) -> Vec<Vec<NodeId>> {
+    let members = members(living.iter().copied());
     let index: BTreeMap<NodeId, usize> = living.iter().enumerate().map(|(i, fact)| (fact.node.id, i)).collect();
     let kept = |slot| -> Vec<usize> {
         current.map(|map| map.owners(slot).iter().filter_map(|id| index.get(id).copied()).collect()).unwrap_or_default()

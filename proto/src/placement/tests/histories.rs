@@ -14,6 +14,7 @@ use crate::ids::{NodeId, Slot};
 use crate::limits::SLOTS;
 use crate::map::{ClusterMap, NodeState};
 use crate::placement::owners::Member;
+use crate::placement::plan::members;
 use crate::placement::{Facts, NodeFact, next_map, quota};
 
 #[derive(Clone, Debug)]
@@ -65,13 +66,7 @@ impl<'a> Planned<'a> {
         // As the map states them: a newcomer that isn't ready is listed as Joining, whatever else is known of it.
         let listed = map.nodes().iter().map(|node| NodeFact { node: node.clone(), joined_ms: 0 });
         let placed: Vec<NodeFact> = listed.filter(NodeFact::is_placed).collect();
-        let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut members = Vec::new();
-        for NodeFact { node, .. } in &placed {
-            let next = domains.len();
-            let domain = *domains.entry(&node.domain).or_insert(next);
-            members.push(Member { weight: node.weight, domain, state: node.state });
-        }
+        let members = members(&placed);
         let owned = |map: &ClusterMap| -> Vec<u32> {
             let shares = map.shares();
             placed.iter().map(|fact| shares.get(&fact.node.id).map_or(0, |share| share.owned)).collect()
