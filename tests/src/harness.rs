@@ -27,7 +27,7 @@ pub use disks::Disk;
 pub use metrics::Metrics;
 pub use network::{Cut, in_network_of_its_own};
 pub use patience::{MINUTE, SOON, wait_for, wait_looking_every, wait_until, within};
-pub use programs::{agent_program, larder_program, program};
+pub use programs::{agent_program, larder_program, program, shared_program};
 pub use readers::{Readers, Span};
 pub use reading::{errno, list, open_uncached, read_uncached, sha256};
 pub use run::{Ran, run};

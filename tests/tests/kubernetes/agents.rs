@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use larder_tests::harness::{MINUTE, program};
+use larder_tests::harness::{MINUTE, program, shared_program};
 use larder_tests::kit::{ControlPlane, Kubectl, Operator, serve_service, wait_for, wait_until};
 use larder_tests::stub::StubS3;
 use nix::sys::signal::{Signal, kill};
@@ -54,16 +54,6 @@ impl Drop for Node {
         // What its agent mounted is gone with the agent.
         end(&mut self.mounter, Signal::SIGKILL);
     }
-}
-
-/// Copies of the programs that another user may run: the build's folder may be ours alone.
-fn shared_program(folder: &Path, name: &str) -> PathBuf {
-    let copy = folder.join(name);
-    if !copy.exists() {
-        std::fs::copy(program(name), &copy).expect("copied");
-        std::fs::set_permissions(&copy, Permissions::from_mode(0o755)).expect("ours");
-    }
-    copy
 }
 
 fn logged(command: &mut Command, log: &Path) -> Child {

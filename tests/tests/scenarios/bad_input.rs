@@ -7,6 +7,7 @@ use std::process::Command;
 
 use larder_tests::harness::{
     Cluster, MINUTE, Ran, SOON, VolumeSpec, agent_program, larder_program, mounts_below, processes_naming, run,
+    shared_program,
 };
 use larder_tests::stub::StubS3;
 use tempfile::TempDir;
@@ -192,8 +193,7 @@ fn without_root_it_says_so() {
     let folder = folder();
     let (file, dir) = (write(&folder, CLUSTER), folder.path().join("c"));
     // Beside the test's own folder, where everybody may read it.
-    let program = folder.path().join("larder");
-    std::fs::copy(larder_program(), &program).unwrap();
+    let program = shared_program(folder.path(), "larder");
     let mut nobody = Command::new("setpriv");
     nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
     assert_refused(&up(nobody, &file, &dir), &dir, &["root", "sudo"]);
