@@ -22,7 +22,8 @@ pub use facts::{Facts, NodeFact};
 ///
 /// Pure; the order of `facts.nodes` doesn't matter. `now_ms` is any clock that `NodeFact::joined_ms` was read from.
 /// Nodes with weight that are Serving, Suspect or Returning own slots; no first map comes before `min_nodes` of them
-/// serve. Who isn't Serving keeps slots, and takes one only where all who serve own it already. While nobody serves, all
+/// serve. Newcomers, and nodes that the current map has as Down or Gone, enter once they serve and nobody else has come for
+/// 5 s (30 s while more keep coming). Who isn't Serving keeps slots, and takes one only where all who serve own it already. While nobody serves, all
 /// slots stay where they are, also with Draining nodes; those of nodes that are lost go to who is Returning, else Draining,
 /// else Suspect; and a node that is lost keeps slots only when there is none of these. Else it holds, in this order of
 /// precedence:

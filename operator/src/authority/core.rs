@@ -223,7 +223,8 @@ impl Core {
         let event = Event::Report { settled: report.offers.settled, peers: known.peers(now_ms) };
         known.life = before.step(event, now_ms, &self.patience);
         let weight = weight(&report);
-        if known.life.state() == NodeState::Serving && (before == Life::Joining || known.node.weight == 0) {
+        let joins = known.life.state() == NodeState::Serving && (before == Life::Joining || known.node.weight == 0);
+        if joins || before == Life::Down {
             known.joined_ms = now_ms;
         }
         if known.node.weight.abs_diff(weight) > known.node.weight / WEIGHT_SLACK || weight == 0 {

@@ -27,7 +27,7 @@ pub struct Facts {
 pub struct NodeFact {
     /// The node; weight 0 = it mounts and reads, and owns nothing.
     pub node: Node,
-    /// When it became ready to own slots: nodes that come within 5 s enter in one epoch.
+    /// When it became ready to own slots, or came back after it was Down: nodes that come within 5 s enter in one epoch.
     pub joined_ms: u64,
 }
 

@@ -9,7 +9,7 @@ use crate::ids::{NodeId, Slot};
 use crate::limits::OWNERS_MAX;
 use crate::map::{ClusterMap, Node, NodeState};
 
-/// Nodes that come within this time of each other enter in one epoch,
+/// Nodes that come, or come back, within this time of each other enter in one epoch,
 const SETTLE_MS: u64 = 5_000;
 /// and none waits longer than this, however many keep coming.
 const SETTLE_MAX_MS: u64 = 30_000;
@@ -92,24 +92,37 @@ fn is_placed_alike(a: &Node, b: &Node) -> bool {
     (a.id, &a.name, &a.domain, a.weight, a.state) == (b.id, &b.name, &b.domain, b.weight, b.state)
 }
 
-/// Newcomers stay `Joining` until nobody has come for 5 s; the first map takes whoever is there.
+/// Newcomers stay as they are listed, else `Joining`, until nobody has come for 5 s and they serve; the first map takes
+/// whoever is there. Who was Down or Gone is a newcomer, too: its slots are others' by now.
 fn hold_back_newcomers(
     current: Option<&ClusterMap>,
     facts: &Facts,
     nodes: &mut BTreeMap<NodeId, NodeFact>,
     now_ms: u64,
 ) {
+    let listed = |fact: &NodeFact| current.and_then(|map| map.node(fact.node.id));
     let is_new = |fact: &NodeFact| {
-        let known = current.and_then(|map| map.node(fact.node.id));
-        fact.is_placed() && known.is_none_or(|node| node.state == NodeState::Joining || node.weight == 0)
+        let owns_nothing = |node: &Node| {
+            node.weight == 0 || matches!(node.state, NodeState::Joining | NodeState::Down | NodeState::Gone)
+        };
+        fact.is_placed() && listed(fact).is_none_or(owns_nothing)
     };
-    let joined = || facts.nodes.iter().filter(|fact| is_new(fact)).map(|fact| fact.joined_ms);
-    let (Some(first), Some(last)) = (joined().min(), joined().max()) else { return };
+    // With nobody else there, who can't lead yet, or mustn't, is better than nobody.
+    let is_alone =
+        current.is_some() && nodes.values().all(|fact| !fact.is_placed() || (is_new(fact) && !fact.is_ready()));
+    let may_enter = |fact: &NodeFact| fact.is_ready() || (is_alone && fact.node.state == NodeState::Returning);
+    let new = || facts.nodes.iter().filter(|fact| is_new(fact));
+    let Some(last) = new().map(|fact| fact.joined_ms).max() else { return };
+    let first = new().filter(|fact| may_enter(fact)).map(|fact| fact.joined_ms).min();
+    let waited = |since_ms: u64, at_least_ms: u64| now_ms.saturating_sub(since_ms) >= at_least_ms;
     let settled =
-        current.is_none() || now_ms.saturating_sub(last) >= SETTLE_MS || now_ms.saturating_sub(first) >= SETTLE_MAX_MS;
-    for fact in nodes.values_mut() {
-        if is_new(fact) && (!settled || !fact.is_ready()) {
-            fact.node.state = NodeState::Joining;
+        current.is_none() || waited(last, SETTLE_MS) || first.is_some_and(|first| waited(first, SETTLE_MAX_MS));
+    for fact in nodes.values_mut().filter(|fact| is_new(fact)) {
+        if !settled || !may_enter(fact) {
+            fact.node.state = match listed(fact).map(|node| node.state) {
+                Some(state @ (NodeState::Down | NodeState::Gone)) => state,
+                _ => NodeState::Joining,
+            };
         }
     }
 }

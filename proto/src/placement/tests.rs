@@ -161,6 +161,69 @@ fn newcomers_enter_together() {
     assert_eq!(impatient.shares().len(), 5);
 }
 
+/// These nodes have come back at `joined_ms`.
+fn returned(facts: &Facts, ids: impl IntoIterator<Item = u32>, state: NodeState, joined_ms: u64) -> Facts {
+    ids.into_iter().fold(facts.clone(), |facts, id| {
+        let mut facts = with_state(&facts, id, state);
+        facts.nodes.iter_mut().filter(|fact| fact.node.id == NodeId(id)).for_each(|fact| fact.joined_ms = joined_ms);
+        facts
+    })
+}
+
+#[test]
+fn nodes_that_come_back_enter_together_once_they_serve() {
+    let good = facts(1..=12, 2);
+    let mut lost = (7..=12).fold(good.clone(), |facts, id| with_state(&facts, id, NodeState::Down));
+    let without = then(&first(&good), &lost);
+    // One a second, each Returning for 3 s: no epoch before all are back, and then one.
+    for second in 0..11 {
+        let now_ms = LATER + second * 1_000;
+        if let Ok(id @ 7..=12) = u32::try_from(second + 7) {
+            lost = returned(&lost, [id], NodeState::Returning, now_ms);
+        }
+        if let Ok(id @ 7..=12) = u32::try_from(second + 4) {
+            lost = with_state(&lost, id, NodeState::Serving);
+        }
+        let expected = second == 10;
+        let next = next_map(Some(&without), &lost, now_ms);
+        assert_eq!(next.is_some(), expected, "{second} s");
+        if let Some(next) = next {
+            assert_eq!(next.shares().len(), 12);
+            assert_eq!(next_map(Some(&next), &lost, now_ms + 1), None);
+        }
+    }
+    // Who comes and goes owns nothing, however long.
+    let flaps = returned(&lost, [7], NodeState::Suspect, LATER);
+    let entered = next_map(Some(&without), &flaps, LATER + 10_000).expect("the others");
+    assert_eq!(entered.node(NodeId(7)).map(|node| node.state), Some(NodeState::Down));
+    assert_eq!(entered.shares().len(), 11);
+    // Who leaves the map as Gone and is wanted again comes back in the same way.
+    let gone = then(&first(&good), &with_state(&good, 3, NodeState::Gone));
+    let again = returned(&good, [3], NodeState::Serving, LATER);
+    assert_eq!(next_map(Some(&gone), &again, LATER + 4_999), None);
+    assert!(next_map(Some(&gone), &again, LATER + 5_000).expect("it is back").shares().contains_key(&NodeId(3)));
+}
+
+#[test]
+fn nodes_that_all_were_lost_come_back_to_what_they_had() {
+    let good = facts(1..=3, 2);
+    let map = first(&good);
+    let lost = then(&map, &returned(&good, 1..=3, NodeState::Down, 0));
+    assert_eq!((moved(&map, &lost), left(&map, &lost).len()), (0, 0), "nobody could take them");
+    let one = returned(&returned(&good, 1..=3, NodeState::Down, 0), [1], NodeState::Returning, LATER);
+    assert_eq!(next_map(Some(&lost), &one, LATER + 4_000), None);
+    let all = returned(&one, 2..=3, NodeState::Returning, LATER + 4_000);
+    let all = with_state(&all, 1, NodeState::Serving);
+    assert_eq!(next_map(Some(&lost), &all, LATER + 8_999), None);
+    let all = returned(&all, 1..=3, NodeState::Serving, LATER + 4_000);
+    let back = next_map(Some(&lost), &all, LATER + 9_000).expect("they are back");
+    assert_eq!((moved(&map, &back), left(&map, &back).len()), (0, 0));
+    // Cordoned nodes own slots, too, where there is nobody else.
+    let cordoned = returned(&good, 1..=3, NodeState::Returning, LATER);
+    let back = next_map(Some(&lost), &cordoned, LATER + 5_000).expect("they are back");
+    assert_eq!((moved(&map, &back), left(&map, &back).len()), (0, 0));
+}
+
 #[test]
 fn domains_are_parted_as_far_as_fairness_allows() {
     let mut facts = facts([], 2);

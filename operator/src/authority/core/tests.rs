@@ -207,14 +207,44 @@ fn a_silent_node_is_replaced_after_the_grace_and_returns() {
     assert_eq!(replaced.node(NodeId(4)).map(|node| node.state), Some(NodeState::Down));
     assert!(Slot::all().all(|slot| replaced.owners(slot).len() == 2 && !replaced.owners(slot).contains(&NodeId(4))));
     assert!(replaced.handover().iter().all(|entry| entry.from != NodeId(4)), "nobody waits for the dead");
-    all_report(&mut core, &[1, 2, 3, 4], 12_000);
-    let heard = step(&mut core, 12_000).expect("n4 is heard again");
-    assert_eq!(heard.shares().get(&NodeId(4)), None, "others have its slots, until it serves");
-    for now_ms in [13_000, 14_000, 15_000] {
+    for now_ms in (12_000..17_000).step_by(1_000) {
         all_report(&mut core, &[1, 2, 3, 4], now_ms);
+        assert_eq!(step(&mut core, now_ms), None, "it has to go on reporting, and others may come back, too");
     }
-    let back = step(&mut core, 15_000).expect("n4 serves");
-    assert!(back.shares().get(&NodeId(4)).is_some_and(|share| share.owned > 0));
+    all_report(&mut core, &[1, 2, 3, 4], 17_000);
+    let back = step(&mut core, 17_000).expect("n4 is back");
+    assert!(back.shares().get(&NodeId(4)).is_some_and(|share| share.led > 0 && share.owned > 0));
+}
+
+#[test]
+fn who_says_a_word_now_and_then_gets_no_slots_and_a_zone_that_returns_makes_one_epoch() {
+    let mut core = core();
+    core.wait(Patience { loss_grace_ms: 10_000, ..Patience::default() });
+    let zone = [5, 6, 7, 8];
+    core.place(zone.into_iter().map(|number| (name(number), "zone".into())).collect());
+    all_report(&mut core, &[1, 2, 3, 4, 5, 6, 7, 8], 0);
+    step(&mut core, 0).expect("a map");
+    for now_ms in (1_000..=11_000).step_by(1_000) {
+        all_report(&mut core, &[1, 2, 3, 4], now_ms);
+        step(&mut core, now_ms);
+    }
+    assert_eq!(core.current.as_ref().map(|map| map.shares().len()), Some(4), "the zone is down");
+    for now_ms in (12_000..40_000).step_by(1_000) {
+        all_report(&mut core, &[1, 2, 3, 4], now_ms);
+        if now_ms % 12_000 == 0 {
+            all_report(&mut core, &[5], now_ms);
+        }
+        assert_eq!(step(&mut core, now_ms), None, "one report isn't steady");
+    }
+    let mut epochs = Vec::new();
+    for now_ms in (40_000..60_000).step_by(500) {
+        all_report(&mut core, &[1, 2, 3, 4], now_ms);
+        // Each second one more of them is back.
+        let back = zone.into_iter().filter(|number| now_ms >= 36_000 + u64::from(*number) * 1_000);
+        all_report(&mut core, &back.collect::<Vec<_>>(), now_ms);
+        epochs.extend(step(&mut core, now_ms).map(|map| map.shares().len()));
+    }
+    assert_eq!(epochs, [8]);
 }
 
 #[test]
