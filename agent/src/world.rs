@@ -386,7 +386,8 @@ impl World {
             nodes: self.nodes().into_iter().map(fact).collect(),
             over,
         };
-        let Some(next) = next_map(self.planned.as_ref(), &facts, 1_000_000) else { return false };
+        let next = next_map(self.planned.as_ref(), &facts, 1_000_000).expect("a map can say it");
+        let Some(next) = next else { return false };
         self.epoch = next.epoch().0;
         self.planned = Some(next);
         self.hand_out();

@@ -6,7 +6,7 @@
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::ids::{Slot, VolumeId};
-use crate::map::ClusterMap;
+use crate::map::{ClusterMap, MapError};
 use crate::object::{DirPath, ObjectKey, Version};
 
 mod facts;
@@ -43,7 +43,9 @@ pub use facts::{Facts, NodeFact};
 /// is over: with everybody's owners as they were, such a map moves nothing.
 ///
 /// The same facts twice give no second map; nor does a node that is somewhere else now.
-pub fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64) -> Option<ClusterMap> {
+///
+/// Fails when no map can say what the facts are: epochs or nodes above their limits, two nodes with one name.
+pub fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64) -> Result<Option<ClusterMap>, MapError> {
     plan::next_map(current, facts, now_ms)
 }
 

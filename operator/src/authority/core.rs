@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use larder_proto::control::{NodeAddress, NodeReport, OriginState};
 use larder_proto::ids::{ClusterId, Epoch, NodeId, NodeName, Slot, VolumeId};
-use larder_proto::map::{ClusterMap, Handover, Node, NodeState};
+use larder_proto::map::{ClusterMap, Handover, MapError, Node, NodeState};
 use larder_proto::placement::{Facts, NodeFact, next_map};
 
 use super::Shape;
@@ -55,6 +55,8 @@ pub(super) struct Core {
     epoch_floor: Epoch,
     /// Who has reported an epoch that can't be; told of once.
     disbelieved: BTreeSet<NodeName>,
+    /// Why no map follows from what is known now; told of once.
+    stuck: Option<MapError>,
     patience: Patience,
     /// Hand-overs of the current map: since which epoch, and since when.
     moves: BTreeMap<Handover, (Epoch, u64)>,
@@ -77,6 +79,7 @@ impl Core {
             domains: BTreeMap::new(),
             epoch_floor,
             disbelieved: BTreeSet::new(),
+            stuck: None,
             patience: Patience::default(),
             moves: BTreeMap::new(),
             ended_ms: 0,
@@ -286,11 +289,31 @@ impl Core {
             nodes: self.nodes.values().map(fact).collect(),
             over: self.over(now_ms),
         };
-        let next = next_map(self.current.as_deref(), &facts, now_ms);
+        let next = match next_map(self.current.as_deref(), &facts, now_ms) {
+            Ok(next) => {
+                self.stuck = None;
+                next
+            }
+            Err(error) => {
+                self.stay(error);
+                None
+            }
+        };
         if next.is_some() && !facts.over.is_empty() {
             self.ended_ms = now_ms;
         }
         next
+    }
+
+    /// No map can say what is known: the old one stays until that changes.
+    fn stay(&mut self, error: MapError) {
+        if self.stuck.as_ref() != Some(&error) {
+            tracing::error!(
+                %error, nodes = self.nodes.len(), epoch_floor = self.epoch_floor.0,
+                "no map can be made of what the nodes report: the old one stays, and nobody joins, leaves or is replaced; remove the node that the error names, or use fewer nodes"
+            );
+            self.stuck = Some(error);
+        }
     }
 
     /// As the map has it. Returning is one that keeps its slots, and leads none while others can. The first map takes

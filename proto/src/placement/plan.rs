@@ -7,7 +7,7 @@ use super::owners::{Member, Table};
 use super::{handover, leads, quota};
 use crate::ids::{NodeId, Slot};
 use crate::limits::OWNERS_MAX;
-use crate::map::{ClusterMap, Node, NodeState};
+use crate::map::{ClusterMap, MapError, Node, NodeState};
 
 /// Nodes that come, or come back, within this time of each other enter in one epoch,
 const SETTLE_MS: u64 = 5_000;
@@ -17,12 +17,16 @@ const SETTLE_MAX_MS: u64 = 30_000;
 /// Passes over a plan: the second mends what the first left for want of a fitting slot.
 const PASSES: usize = 2;
 
-pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64) -> Option<ClusterMap> {
+pub(super) fn next_map(
+    current: Option<&ClusterMap>,
+    facts: &Facts,
+    now_ms: u64,
+) -> Result<Option<ClusterMap>, MapError> {
     let mut nodes: BTreeMap<NodeId, NodeFact> = facts.nodes.iter().map(|fact| (fact.node.id, fact.clone())).collect();
     hold_back_newcomers(current, facts, &mut nodes, now_ms);
     let ready = nodes.values().filter(|fact| fact.is_ready()).count();
     if current.is_none() && (ready == 0 || ready < usize::try_from(facts.min_nodes).unwrap_or(usize::MAX)) {
-        return None;
+        return Ok(None);
     }
     // While nobody serves, who leaves is better than nobody.
     let may_own = |fact: &&NodeFact| fact.is_placed() || (ready == 0 && fact.is_leaving());
@@ -31,7 +35,7 @@ pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64)
     let owners = match current {
         Some(map) if says_it_all(map, facts, &nodes, width) => {
             if !map.handover().iter().any(|entry| facts.over.contains(entry)) {
-                return None;
+                return Ok(None);
             }
             // Only hand-overs end: planning again could only shuffle.
             Slot::all().map(|slot| map.owners(slot).to_vec()).collect()
@@ -42,7 +46,7 @@ pub(super) fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64)
     let handover = current.map(|map| handover::handover(map, &nodes, &owners, &facts.over)).unwrap_or_default();
     let listed = nodes.into_values().map(|fact| fact.node).collect();
     let epoch = current.map_or(facts.epoch_floor, |map| map.epoch().max(facts.epoch_floor)).next();
-    ClusterMap::new(epoch, facts.cluster, listed, &owners, handover).ok()
+    ClusterMap::new(epoch, facts.cluster, listed, &owners, handover).map(Some)
 }
 
 /// How many owners a slot should have.

@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::ids::{ClusterId, Epoch, NodeId, NodeName};
-use crate::limits::SLOTS;
-use crate::map::{Handover, Node, NodeState, Ports, Share};
+use crate::limits::{EPOCH_MAX, SLOTS};
+use crate::map::{Field, Handover, Node, NodeState, Ports, Share};
 
 mod histories;
 
@@ -32,6 +32,11 @@ fn with_state(facts: &Facts, id: u32, state: NodeState) -> Facts {
         fact.node.state = state;
     }
     facts
+}
+
+/// Of facts that a map can say.
+fn next_map(current: Option<&ClusterMap>, facts: &Facts, now_ms: u64) -> Option<ClusterMap> {
+    super::next_map(current, facts, now_ms).expect("a map can say it")
 }
 
 /// Long after everybody has joined.
@@ -140,6 +145,19 @@ fn a_node_that_moves_makes_no_epoch_and_is_found_in_the_next_one() {
     let next = then(&map, &with_state(&good, 2, NodeState::Suspect));
     let moved = next.node(NodeId(1)).and_then(Node::peer_address);
     assert_eq!(moved, Some("127.0.0.9:7711".parse().expect("an address")));
+}
+
+#[test]
+fn facts_that_no_map_can_say_are_an_error() {
+    let mut facts = facts(1..=3, 2);
+    let map = first(&facts);
+    facts.nodes[2].node.name = facts.nodes[1].node.name.clone();
+    let twice = super::next_map(Some(&map), &facts, LATER);
+    assert_eq!(twice, Err(MapError::DuplicateNode(NodeId(3))));
+    facts.nodes.pop();
+    facts.epoch_floor = EPOCH_MAX;
+    let endless = super::next_map(Some(&map), &facts, LATER);
+    assert_eq!(endless, Err(MapError::TooLarge { field: Field::Epoch, value: EPOCH_MAX.0 + 1 }));
 }
 
 #[test]

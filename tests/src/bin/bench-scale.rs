@@ -112,7 +112,7 @@ fn median<T>(rounds: usize, mut work: impl FnMut() -> T) -> (f64, T) {
 }
 
 fn plan(current: Option<&ClusterMap>, facts: &Facts, rounds: usize) -> (f64, ClusterMap) {
-    median(rounds, || next_map(current, facts, LATER_MS).expect("something changed"))
+    median(rounds, || next_map(current, facts, LATER_MS).expect("a map can say it").expect("something changed"))
 }
 
 fn moved_of_ideal(before: &ClusterMap, after: &ClusterMap) -> f64 {

@@ -454,3 +454,16 @@ fn only_what_a_map_may_follow_from_is_news() {
     assert!(core.report(NodeId(1), &name(1), NodeReport { unreachable: vec![NodeId(2)], ..settled.clone() }, 3_000));
     assert!(core.report(NodeId(1), &name(1), NodeReport { stores: Vec::new(), ..settled }, 4_000));
 }
+
+#[test]
+fn what_no_map_can_say_is_told_and_the_old_map_stays_until_it_is_mended() {
+    let mut core = core();
+    all_report(&mut core, &[1, 2, 3], 0);
+    let first = step(&mut core, 0).expect("three nodes");
+    core.place([(name(2), "x".repeat(1_000).into())].into());
+    assert_eq!(step(&mut core, 1_000), None);
+    assert!(core.stuck.is_some() && core.current.as_ref().is_some_and(|map| map.epoch() == first.epoch()));
+    core.place([(name(2), "rack".into())].into());
+    assert!(step(&mut core, 2_000).is_some());
+    assert_eq!(core.stuck, None);
+}

@@ -9,13 +9,13 @@ use std::thread;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
-use super::{LATER, crowded_slots, facts, first, node};
+use super::{LATER, crowded_slots, facts, first, next_map, node};
 use crate::ids::{NodeId, Slot};
 use crate::limits::SLOTS;
 use crate::map::{ClusterMap, NodeState};
 use crate::placement::owners::Member;
 use crate::placement::plan::members;
-use crate::placement::{Facts, NodeFact, next_map, quota};
+use crate::placement::{Facts, NodeFact, quota};
 
 #[derive(Clone, Debug)]
 enum Change {
