@@ -257,6 +257,24 @@ fn domains_are_parted_as_far_as_fairness_allows() {
 }
 
 #[test]
+fn one_node_in_a_zone_beside_ten_in_another_takes_a_quarter_more_than_its_share() {
+    let mut facts = facts([], 2);
+    for id in 1..=11 {
+        facts.nodes.push(node(id, if id == 1 { "a" } else { "b" }, 100, NodeState::Serving));
+    }
+    let map = first(&facts);
+    let alone = map.shares()[&NodeId(1)].owned;
+    // Of its share of 2,979.
+    assert!((3_723..=3_724).contains(&alone), "{alone}");
+    assert_eq!(crowded_slots(&map), usize::from(SLOTS) - alone as usize);
+    let owned: BTreeSet<u32> = (2..=11).map(|id| map.shares()[&NodeId(id)].owned).collect();
+    assert!(owned.iter().all(|owned| (2_900..=2_910).contains(owned)), "{owned:?}");
+    let after = then(&map, &with_state(&facts, 2, NodeState::Down));
+    let lost = map.shares()[&NodeId(2)].owned as usize;
+    assert!(moved(&map, &after) * 10 <= lost * 11, "{} of {lost}", moved(&map, &after));
+}
+
+#[test]
 fn a_hundred_nodes_in_three_domains() {
     let mut facts = facts([], 3);
     for id in 1..=100 {

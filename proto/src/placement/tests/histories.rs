@@ -183,6 +183,22 @@ fn check_takers(before: &ClusterMap, after: &ClusterMap) -> Result<(), TestCaseE
     Ok(())
 }
 
+/// Whoever left a slot and may give is named for it: all of them, or two.
+fn check_left(before: &ClusterMap, after: &ClusterMap) -> Result<(), TestCaseError> {
+    let listed = after.nodes().iter().map(|node| NodeFact { node: node.clone(), joined_ms: 0 });
+    let givers: BTreeSet<NodeId> = listed.filter(NodeFact::may_give).map(|fact| fact.node.id).collect();
+    let mut named = after.handover().iter().peekable();
+    for slot in Slot::all() {
+        let froms: Vec<NodeId> =
+            std::iter::from_fn(|| named.next_if(|entry| entry.slot == slot)).map(|entry| entry.from).collect();
+        let owners = after.owners(slot);
+        let left = before.owners(slot).iter().filter(|id| givers.contains(id) && !owners.contains(id));
+        let (left, told) = left.fold((0, 0), |(left, told), id| (left + 1, told + usize::from(froms.contains(id))));
+        prop_assert!(told == left.min(2) && froms.len() <= 2, "{left} left {slot:?}, {froms:?} are named");
+    }
+    Ok(())
+}
+
 /// While nobody serves, slots stay with everybody who lives; who is lost has none while anybody lives.
 fn check_rest(before: &ClusterMap, after: &ClusterMap) -> Result<(), TestCaseError> {
     let listed = after.nodes().iter().map(|node| NodeFact { node: node.clone(), joined_ms: 0 });
@@ -237,6 +253,7 @@ fn holds((start, width, changes, turn): History, seen: &Seen) -> Result<(), Test
             prop_assert!(gives && !next.owners(entry.slot).contains(&entry.from), "{entry:?}");
         }
         check_takers(&map, &next)?;
+        check_left(&map, &next)?;
         let planned = Planned::new(Some(&map), &next, facts.width);
         if planned.is_none() {
             check_rest(&map, &next)?;
