@@ -134,6 +134,9 @@ impl Core {
 
     pub(super) fn published(&mut self, map: Arc<ClusterMap>) {
         self.current = Some(map);
+        for known in self.nodes.values_mut().filter(|known| !known.owns_nothing(self.current.as_deref())) {
+            known.life = known.life.step(Event::Filled, self.now_ms, &self.patience);
+        }
         self.follow_moves();
     }
 

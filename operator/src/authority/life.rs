@@ -95,6 +95,8 @@ pub(super) enum Event {
     Tick { may_condemn: bool, peers: Peers },
     /// A map was published in which it owns nothing.
     Emptied(Epoch),
+    /// A map was published in which it owns slots, or isn't listed.
+    Filled,
     /// It is to leave.
     Drain,
     /// It won't come back.
@@ -110,6 +112,12 @@ impl Life {
         let draining = |last_ms: u64| Self::Draining { since_ms: now_ms, last_ms, emptied: None };
         match (self, event) {
             (_, Event::Leave) => Self::Gone,
+
+            // Nobody else alive has what it was given back: the hand-over begins anew.
+            (Self::Draining { since_ms, last_ms, .. }, Event::Filled) => {
+                Self::Draining { since_ms, last_ms, emptied: None }
+            }
+            (_, Event::Filled) => self,
 
             (Self::Joining, Event::Report { .. }) => Self::Serving { last_ms: now_ms },
             (Self::Joining, Event::Drain) => Self::Gone,
@@ -271,6 +279,8 @@ mod tests {
         assert_eq!(gone, Life::Gone);
         assert_eq!(lived(gone, &[(REPORT, 700), (TICK, 70_000), (Event::Drain, 70_000)]), Life::Gone);
         assert_eq!(lived(gone, &[(Event::Stay, 700), (REPORT, 800)]), Life::Serving { last_ms: 800 });
+        let filled = lived(emptied, &[(Event::Filled, 550), (settled(6), 600)]);
+        assert_eq!(filled, Life::Draining { since_ms: 100, last_ms: 600, emptied: None }, "slots came back to it");
         assert_eq!(lived(emptied, &[(Event::Stay, 600)]).state(), NodeState::Serving);
     }
 

@@ -193,6 +193,41 @@ fn a_drain_is_taken_back_and_the_last_node_keeps_its_slots() {
 }
 
 #[test]
+fn who_drains_and_gets_slots_back_stays_until_others_have_them() {
+    let mut core = core();
+    core.reshape(Shape { min_nodes: 1, replicas: 1 });
+    core.wait(Patience { loss_grace_ms: 10_000, ..Patience::default() });
+    all_report(&mut core, &[1, 2], 0);
+    step(&mut core, 100).expect("a map");
+    core.retire(&name(1));
+    let left = step(&mut core, 200).expect("n1 drains");
+    assert_eq!(left.shares().len(), 1, "n2 has all");
+    for now_ms in (1_000..11_000).step_by(1_000) {
+        all_report(&mut core, &[1], now_ms);
+        step(&mut core, now_ms);
+    }
+    let back = core.current.clone().expect("a map");
+    assert!(back.shares().contains_key(&NodeId(1)), "n2 is dead, and nobody else is alive");
+    for now_ms in (11_000..20_000).step_by(1_000) {
+        all_settle(&mut core, &[1], back.epoch().0, now_ms);
+        step(&mut core, now_ms);
+        assert_eq!(core.statuses(None, now_ms)[0].state, NodeState::Draining, "it has what nobody else has");
+    }
+    // Who comes takes them, and asks it for what they hold.
+    for now_ms in (20_000..30_000).step_by(1_000) {
+        all_settle(&mut core, &[1], back.epoch().0, now_ms);
+        all_report(&mut core, &[3], now_ms);
+        step(&mut core, now_ms);
+    }
+    let taken = core.current.clone().expect("a map");
+    assert!(!taken.shares().contains_key(&NodeId(1)));
+    assert!(taken.handover().iter().all(|entry| entry.from == NodeId(1)) && !taken.handover().is_empty());
+    all_settle(&mut core, &[1], taken.epoch().0, 30_000);
+    step(&mut core, 30_000);
+    assert_eq!(core.statuses(None, 30_000)[0].state, NodeState::Gone);
+}
+
+#[test]
 fn a_silent_node_is_replaced_after_the_grace_and_returns() {
     let mut core = core();
     core.wait(Patience { loss_grace_ms: 10_000, ..Patience::default() });
