@@ -81,10 +81,11 @@ CASES ?= 100000
 KILLS ?= 100
 
 .PHONY: test-long
-test-long: install ## full counts: STORMS=20000, CASES=100000 histories of maps, KILLS=100 of an owner
+test-long: install ## full counts: STORMS=20000, CASES=100000 histories of maps, KILLS=100 of an owner, and cut networks within 2 s
 	cargo build --locked --workspace --bins
 	LARDER_MAP_CASES=$(CASES) cargo test --locked --workspace --lib -- whatever_happens_maps --nocapture | $(RAN)
 	LARDER_KILLS=$(KILLS) cargo test --locked --workspace --test scenarios -- deaths::an_owner_that_is_killed --nocapture | $(RAN)
+	LARDER_ALONE=1 cargo test --locked --workspace --test scenarios -- partitions::reads_go_on --nocapture | $(RAN)
 	$(MAKE) sim SEEDS=$(STORMS)
 
 INPUTS ?= 100000

@@ -1,8 +1,9 @@
 //! Networks that are really cut: packets to a node, or from it, or both, or between all, don't arrive, for a while or again
 //! and again.
 //!
-//! What is promised is a bound of two seconds; what was measured is printed. A busy machine adds its own seconds, so the
-//! bound itself is proved on simulated time, for each read (`agent/src/world/cuts.rs`).
+//! What is promised is a bound of two seconds; what was measured is printed. A busy machine adds its own seconds: the bound
+//! itself is judged by `make test-long`, which runs this alone, and on simulated time, for each read
+//! (`agent/src/world/cuts.rs`).
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,9 +15,16 @@ const CHUNK: u64 = 64 * 1024;
 const FILE: u64 = 4 * CHUNK;
 const FILES: usize = 80;
 
-/// Far above the two seconds that are promised, far below a read's deadline of 30 s: nothing fails because a machine is
-/// slow.
-const LONGEST: Duration = Duration::from_secs(10);
+/// What is promised,
+const PROMISED: Duration = Duration::from_secs(2);
+
+/// and what is borne where others use the machine, too: far below a read's deadline of 30 s.
+const BORNE: Duration = Duration::from_secs(10);
+
+/// `LARDER_ALONE`: nothing else runs on this machine.
+fn bound() -> Duration {
+    if std::env::var_os("LARDER_ALONE").is_some() { PROMISED } else { BORNE }
+}
 
 /// Longer than the authority takes to suspect a node, and than a circuit is open.
 const CUT_FOR: Duration = Duration::from_secs(5);
@@ -51,7 +59,7 @@ fn within_the_bound(cluster: &Cluster, keys: &[String], what: &str, cut: impl Fn
     cluster.restart(&ALL);
     let longest = longest_during(cluster, &ALL, keys, &cut);
     println!("{what}: the longest read took {longest:?}");
-    assert!(longest < LONGEST, "{what}: a read waited {longest:?}");
+    assert!(longest < bound(), "{what}: a read waited {longest:?}");
     cluster.wait_settled(&ALL);
 }
 
