@@ -59,6 +59,10 @@ use table::Flights;
 /// The memory of flights, unless the configuration says otherwise: 24 chunks of 4 MiB.
 pub const BUDGET_BYTES: u64 = 96 * 1024 * 1024;
 
+/// Copies that are taken at the same time: 16 MiB of pieces, and enough to keep a disk and a 10 Gbit/s link busy. A node
+/// that joins a hundred is given copies by all of them; whoever is too many is told to come later.
+const TAKEN_AT_ONCE: usize = 16;
+
 /// How a handle reads, as its door sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
@@ -101,6 +105,8 @@ struct Inner {
     guests: Guests,
     /// Flights that wait for memory.
     waiting: AtomicUsize,
+    /// Copies that may still be taken at the same time.
+    taking: Semaphore,
     counters: Arc<Counters>,
 }
 
@@ -117,6 +123,9 @@ impl Cache {
         let budget = Budget::new(budget_bytes);
         let ahead = Arc::new(Semaphore::new(prefetch::pages(budget.bytes() / 2)));
         let (guests, worth) = Guests::new();
+        let counters = Arc::new(Counters::default());
+        let seen = counters.clone();
+        replicator.count_reads(Box::new(move || seen.beside_disks()));
         let inner = Inner {
             runtime,
             stores,
@@ -131,7 +140,8 @@ impl Cache {
             ahead,
             guests,
             waiting: AtomicUsize::new(0),
-            counters: Arc::default(),
+            taking: Semaphore::new(TAKEN_AT_ONCE),
+            counters,
         };
         let inner = Arc::new(inner);
         inner.runtime.tasks.spawn(inner.clone().complete_guests(worth));

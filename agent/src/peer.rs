@@ -134,7 +134,8 @@ pub trait Handler: Send + Sync + 'static {
     async fn keep(&self, from: &NodeName, request: ChunkRequest) -> Result<(), ErrorKind>;
 
     /// Whether the chunk is kept here; `NotHere` where a copy would be taken, `NoSpace` where there is no room for one,
-    /// `StaleEpoch` where this node owns no such chunk, `Busy` where its map is too old to tell. From memory.
+    /// `StaleEpoch` where this node owns no such chunk, `Busy` where a copy would be taken later, or where its map is too
+    /// old to tell. From memory.
     fn keeps(&self, request: &ChunkRequest) -> Result<(), ErrorKind>;
 
     /// Takes a copy of a chunk. The epoch is not older than ours (`StaleEpoch` was answered otherwise).

@@ -19,6 +19,8 @@ mod offers;
 mod pending;
 mod push;
 mod standing;
+#[cfg(test)]
+mod tests;
 
 pub use push::{FromMemory, Replicator, Snapshot, Volumes};
 

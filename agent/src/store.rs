@@ -52,7 +52,7 @@ mod watch;
 pub use self::admission::{Giver, Volumes};
 pub use self::damaged::Damaged;
 pub use self::listing::Listed;
-pub use self::passing::{Held, NotPassed, Passed};
+pub use self::passing::{ByKernel, Held, Lent, NotPassed, Passed};
 pub use self::rank::{Alone, Rank, Standing};
 pub use self::reservation::Reservation;
 pub use self::status::{Health, StoreCounters, StoreDebug, StoreStatus, Usage};
@@ -66,6 +66,17 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// Bytes of chunks that the store may hold.
     pub capacity_bytes: u64,
+}
+
+/// What a store says to a copy of a chunk that it doesn't have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It has room for it.
+    Now,
+    /// It has room, and its disk is slow now.
+    Later,
+    /// No room without something leaving for it, or its volume doesn't want it kept.
+    No,
 }
 
 /// When eviction begins and where it ends, in percent of a store's capacity.
@@ -238,7 +249,10 @@ pub enum Bypass {
     /// The volume doesn't want it kept.
     #[error("the volume doesn't want it kept")]
     NotAdmitted,
-    /// The store doesn't take writes: it is fenced, closing, slow, or there is none.
+    /// The disk is slow: it takes nothing in until it is as it was.
+    #[error("the disk is slow")]
+    Slow,
+    /// The store doesn't take writes: it is fenced, closing, or there is none.
     #[error("no store takes writes")]
     Unavailable,
 }
@@ -350,7 +364,7 @@ impl Stores {
             return Err(Bypass::NotAdmitted);
         }
         let pinned = self.admission.pins(chunk);
-        let Some(directory) = self.place(&chunk.object().id()) else { return Err(Bypass::Unavailable) };
+        let Some(directory) = self.place(&chunk.object().id()) else { return Err(self.why_nowhere()) };
         let result = match tokio::time::timeout(ROOM_DEADLINE, reserve_in(directory, chunk, pinned)).await {
             Ok(result) => result,
             Err(_) => Err(Bypass::Full),
@@ -358,7 +372,7 @@ impl Stores {
         match result {
             Err(Bypass::Full) => directory.counters.bypassed_full.one(),
             Err(Bypass::Busy) => directory.counters.bypassed_busy.one(),
-            Err(Bypass::Unavailable) => directory.counters.bypassed_unavailable.one(),
+            Err(Bypass::Slow | Bypass::Unavailable) => directory.counters.bypassed_unavailable.one(),
             Err(Bypass::Already | Bypass::NotAdmitted) | Ok(_) => {}
         }
         result
@@ -370,8 +384,23 @@ impl Stores {
     }
 
     /// Whether a copy of the chunk would be taken without anything leaving for it. From memory.
-    pub fn wants(&self, chunk: &Chunk) -> bool {
-        self.admission.admits(chunk, Giver::Node) && self.room_below_low(&chunk.object().id()) >= u64::from(chunk.len())
+    pub fn wants(&self, chunk: &Chunk) -> Wanted {
+        if !self.admission.admits(chunk, Giver::Node) {
+            return Wanted::No;
+        }
+        let Some(directory) = self.place(&chunk.object().id()) else {
+            return if self.why_nowhere() == Bypass::Slow { Wanted::Later } else { Wanted::No };
+        };
+        if directory.index.lock().room_below_low_bytes() < u64::from(chunk.len()) {
+            return Wanted::No;
+        }
+        if directory.is_slow() { Wanted::Later } else { Wanted::Now }
+    }
+
+    /// Why an object of which nothing is here has no place.
+    fn why_nowhere(&self) -> Bypass {
+        let waits = self.directories.iter().any(|directory| directory.takes_writes() && directory.is_slow());
+        if waits { Bypass::Slow } else { Bypass::Unavailable }
     }
 
     /// The store that has something of the object, else the one its id chooses among those that take writes.
@@ -446,8 +475,11 @@ async fn reserve_in(directory: &Arc<Directory>, chunk: &Chunk, pinned: bool) -> 
     loop {
         let mut settled = std::pin::pin!(directory.settled.notified());
         settled.as_mut().enable();
-        if !directory.takes_writes() || directory.is_slow() {
+        if !directory.takes_writes() {
             return Err(Bypass::Unavailable);
+        }
+        if directory.is_slow() {
+            return Err(Bypass::Slow);
         }
         if directory.is_low_on_space() {
             return Err(Bypass::Full);

@@ -50,6 +50,8 @@ counters! {
     bytes_store,
     /// Bytes sent to peers.
     bytes_served,
+    /// Pieces sent to peers out of memory.
+    served_memory,
     /// Blocks, here or from a peer, that failed their checksum.
     corrupt,
     /// Damaged chunks that this node's store has again.
@@ -90,6 +92,14 @@ counters! {
     guests_no_room,
     /// Objects not completed here because no owner had some chunk of them.
     guests_not_had,
+}
+
+impl Counters {
+    /// Pieces that readers, here and elsewhere, had of this node without its disks.
+    pub(super) fn beside_disks(&self) -> u64 {
+        let counted = [&self.hits_memory, &self.hits_peer, &self.hits_origin, &self.served_memory];
+        counted.into_iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
 }
 
 /// Counts one.

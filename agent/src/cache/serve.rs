@@ -20,7 +20,7 @@ use super::route::Hop;
 use super::table::{Boarded, Leading, Patience, Progress, Seat, Stage};
 use super::{Cache, Inner};
 use crate::peer::{ChunkBody, Handler, PutBody};
-use crate::store::{Bypass, Giver, StoreError};
+use crate::store::{Bypass, Giver, StoreError, Wanted};
 
 #[async_trait]
 impl Handler for Cache {
@@ -72,8 +72,11 @@ impl Handler for Cache {
             return Err(if request.epoch() > owners.epoch { ErrorKind::Busy } else { ErrorKind::StaleEpoch });
         }
         // Nothing leaves for a copy that others have: what was evicted here would come back for ever.
-        let wanted = inner.stores.wants(chunk);
-        Err(if wanted { ErrorKind::NotHere } else { ErrorKind::NoSpace })
+        Err(match inner.stores.wants(chunk) {
+            Wanted::Now if inner.taking.available_permits() > 0 => ErrorKind::NotHere,
+            Wanted::Now | Wanted::Later => ErrorKind::Busy,
+            Wanted::No => ErrorKind::NoSpace,
+        })
     }
 
     async fn put(&self, _from: &NodeName, request: PutRequest, body: &mut PutBody) -> Result<(), ErrorKind> {
@@ -130,7 +133,7 @@ impl Inner {
         })
     }
 
-    /// Takes a copy into the store; it is here when this returns `Ok`.
+    /// Takes a copy into the store; it is here when this returns `Ok`. `Busy`: not now, though it is wanted.
     async fn take_copy(&self, request: PutRequest, body: &mut PutBody) -> Result<(), ErrorKind> {
         let chunk = &request.chunk;
         if !self.replicator.may_own(chunk) {
@@ -139,8 +142,9 @@ impl Inner {
         if self.stores.has(&chunk.id()) {
             return Ok(());
         }
+        let _turn = self.taking.try_acquire().map_err(|_| ErrorKind::Busy)?;
         let reservation = self.stores.reserve(chunk, Giver::Node).await.map_err(|bypass| match bypass {
-            Bypass::Already | Bypass::Busy => ErrorKind::Busy,
+            Bypass::Already | Bypass::Busy | Bypass::Slow => ErrorKind::Busy,
             Bypass::Full | Bypass::Unavailable | Bypass::NotAdmitted => ErrorKind::NoSpace,
         })?;
         let mut crcs = Vec::new();
@@ -224,6 +228,7 @@ impl ChunkBody for Following {
         let len = piece.len() as u64;
         self.rest = ByteRange::new(self.rest.start() + len, self.rest.end())?;
         add(&self.inner.counters.bytes_served, len);
+        one(&self.inner.counters.served_memory);
         Some(piece)
     }
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use larder_proto::checksum::{Checksummed, block_crcs};
 use larder_proto::error::ErrorKind;
+use larder_proto::ids::{Epoch, NodeId};
 use larder_proto::object::{Chunk, ChunkIndex, Object};
 use larder_proto::range::ByteRange;
 use larder_proto::volume::Keeping;
-use larder_proto::wire::RequestId;
+use larder_proto::wire::{ChunkRequest, PutRequest, RequestId, Want};
 use tokio::time::{Instant, timeout};
 
 mod damage;
@@ -18,6 +20,7 @@ mod stalls;
 use super::*;
 use crate::origin::sim::Fault;
 use crate::origin::{OriginError, Unreachable};
+use crate::peer::{Handler as _, PeerError};
 use crate::world::{CHUNK, Ending, World, content, until};
 
 const REQUEST: RequestId = RequestId(1);
@@ -509,4 +512,36 @@ async fn one_slow_peer_is_hedged_and_then_avoided_within_a_bound() {
     assert!(counted.hedged > 0 && counted.hedges_won > 0, "{counted:?}");
     assert!(counted.hedged <= 2_000 / 20, "{} hedges for 2,000 requests", counted.hedged);
     assert_eq!(world.gets(), chunks.len() as u64, "a hedge never asks the origin");
+}
+
+/// A copy of the chunk, as its owner gives it.
+fn copy_of(chunk: &Chunk, epoch: Epoch) -> (PutRequest, Vec<Checksummed>) {
+    let bytes = content(chunk.object().key().as_str(), chunk.len() as usize);
+    let crcs = block_crcs(chunk.object().id(), chunk.first_block(), &bytes);
+    let piece = Checksummed::new(chunk.object().id(), chunk.first_block(), bytes, crcs).expect("counts agree");
+    (PutRequest { request: REQUEST, epoch, chunk: chunk.clone() }, vec![piece])
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_as_many_copies_as_it_may_says_busy() {
+    let world = World::new(21).await;
+    let chunk = chunk(&world.put("a", MIB as usize), 0);
+    let (lead, second, _) = world.roles(&chunk);
+    let (giver, taker) = (&world.node(lead).peers, &world.node(second).cache);
+    let (put, pieces) = copy_of(&chunk, world.epoch());
+    let to = NodeId(u32::try_from(second).expect("small") + 1);
+    let asked = ChunkRequest::whole(REQUEST, Want::Have, world.epoch(), chunk.clone());
+    assert_eq!(taker.keeps(&asked), Err(ErrorKind::NotHere));
+
+    let others = taker.inner.taking.try_acquire_many(TAKEN_AT_ONCE as u32).expect("nobody gives yet");
+    assert_eq!(taker.keeps(&asked), Err(ErrorKind::Busy), "wanted, and not now");
+    let refused = giver.put(to, &put, pieces.clone(), world.now() + Duration::from_secs(5)).await;
+    assert!(matches!(refused, Err(PeerError::Kind(ErrorKind::Busy))), "{refused:?}");
+    assert!(!world.node(second).stores.has(&chunk.id()));
+    assert_eq!(taker.snapshot().copies_refused, 1);
+
+    drop(others);
+    giver.put(to, &put, pieces, world.now() + Duration::from_secs(5)).await.expect("there is room again");
+    assert!(world.node(second).stores.has(&chunk.id()));
+    assert_eq!(taker.inner.taking.available_permits(), TAKEN_AT_ONCE, "its turn is over");
 }

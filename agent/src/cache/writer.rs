@@ -66,7 +66,7 @@ fn start(inner: &Inner, landing: &Landing, giver: Giver) -> (mpsc::Sender<Segmen
             }
             Err(Bypass::Already) => Outcome::Stored,
             Err(Bypass::NotAdmitted) => Outcome::Unwanted,
-            Err(Bypass::Full | Bypass::Busy | Bypass::Unavailable) => {
+            Err(Bypass::Full | Bypass::Busy | Bypass::Slow | Bypass::Unavailable) => {
                 one(&counters.bypassed);
                 Outcome::NotStored
             }

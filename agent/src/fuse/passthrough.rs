@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use crate::fs::{Backing, Backings, Mode};
 use crate::runtime::Runtime;
 use crate::runtime::tasks::Pool;
-use crate::store::{NotPassed, Stores};
+use crate::store::{Lent, NotPassed, Stores};
 
 /// Smaller files are read through the agent: their pages are kept, and giving one to the kernel costs more than reading it.
 const FILE_BYTES_MIN: u64 = 1 << 20;
@@ -336,7 +336,8 @@ impl Backings for Connection {
         match fuser::BackingId::create_raw(device.as_ref(), file) {
             Ok(id) => {
                 let device = Arc::downgrade(device);
-                Mode::Passthrough(Arc::new(KernelFile { id, object: object.id(), device, room: Some(room) }))
+                let (object, _lent) = (object.id(), passed.lend());
+                Mode::Passthrough(Arc::new(KernelFile { id, object, device, room: Some(room), _lent }))
             }
             Err(error) => {
                 tracing::debug!(object = %object.id(), %error, "the kernel refuses the file");
@@ -352,6 +353,8 @@ struct KernelFile {
     object: ObjectId,
     device: Weak<OwnedFd>,
     room: Option<Room>,
+    /// Whoever gives copies leaves the disk to its readers.
+    _lent: Lent,
 }
 
 impl Backing for KernelFile {

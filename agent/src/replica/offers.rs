@@ -13,24 +13,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::stream;
 use larder_proto::control::OffersReport;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{Epoch, NodeId};
 use larder_proto::limits::BATCH_ENTRIES_MAX;
 use larder_proto::map::ClusterMap;
 use larder_proto::object::{Chunk, ChunkId};
-use larder_proto::wire::{BatchEvent, BatchRequest, PutRequest, RequestId};
+use larder_proto::wire::{BatchEvent, BatchRequest, RequestId};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+pub(super) use self::gait::Asked;
 use self::gait::Gait;
+use self::give::{Lacking, give_all};
 use self::round::Round;
-use super::push::{Gone, Inner};
-use crate::peer::PeerError;
+use super::push::Inner;
 use crate::store::Listed;
 
 mod gait;
+mod give;
 mod round;
 
 /// How often it is looked whether somebody is owed an offer, apart from a new map.
@@ -46,15 +47,11 @@ const FULL_EVERY: Duration = Duration::from_secs(600);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// How long an owner may take to say what it lacks, and to take one copy.
+/// How long an owner may take to say what it lacks.
 const ASK_WITHIN: Duration = Duration::from_secs(10);
-const GIVE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Chunks that are known to be lacking and wait to be given: beyond, those go before more is asked. 4 MiB of memory.
 const LACKING_MAX: usize = 16_384;
-
-/// Chunks that are given at a time: each is in memory whole.
-const GIVE_AT_ONCE: usize = 2;
 
 /// What was done, and how far the round is.
 #[derive(Debug, Default)]
@@ -118,10 +115,12 @@ pub(super) async fn run(inner: Arc<Inner>) {
     // As of which map everything was offered.
     let mut sound: Option<Arc<ClusterMap>> = None;
     let mut pause = PAUSE_MIN;
+    let gait = Gait::new(inner.runtime.clock.now());
     loop {
         tokio::select! { biased;
             heard = changed.changed() => if heard.is_err() { return },
             () = sleep(LOOK_EVERY) => {}
+        gait.look(now, inner.asked());
         }
         let now = inner.runtime.clock.now();
         let Some(map) = inner.maps.current() else { continue };
@@ -134,7 +133,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
             (sound, full_at) = (None, now + FULL_EVERY);
         }
         let round = Round::new(this, map.clone(), sound.clone(), begun.clone());
-        let ended = if round.is_empty() { Ended::Whole } else { offer(&inner, &round).await };
+        let ended = if round.is_empty() { Ended::Whole } else { offer(&inner, &round, &gait).await };
         match ended {
             Ended::Whole => {
                 if !round.waits_for_silent() {
@@ -157,14 +156,13 @@ struct Found {
     /// Chunks by the owner that is to be asked about them next.
     to_ask: BTreeMap<NodeId, Vec<Chunk>>,
     /// Chunks that owners lack, in the order in which they lie on the disk.
-    lacking: BTreeMap<ChunkId, (Chunk, Vec<NodeId>)>,
-    /// Owners that couldn't be asked: the rest of the round goes without them.
+    lacking: BTreeMap<ChunkId, Lacking>,
+    /// Owners that couldn't be asked, or took nothing: the rest of the round goes without them.
     unasked: BTreeSet<NodeId>,
     ended: Ended,
-    gait: Gait,
 }
 
-async fn offer(inner: &Arc<Inner>, round: &Round) -> Ended {
+async fn offer(inner: &Arc<Inner>, round: &Round, gait: &Gait) -> Ended {
     let chunks: u64 = inner.stores.usage().values().map(|usage| usage.chunks).sum();
     let begin = |report: &mut OffersReport| (report.lacking, report.all, report.done) = (0, chunks.max(1), 0);
     begin(&mut inner.offers.report.lock());
@@ -173,7 +171,6 @@ async fn offer(inner: &Arc<Inner>, round: &Round) -> Ended {
         lacking: BTreeMap::new(),
         unasked: BTreeSet::new(),
         ended: Ended::Whole,
-        gait: Gait::new(inner.runtime.clock.now(), inner.stores.reads()),
     };
     let mut next = Some(Listed::default());
     while let Some(from) = next {
@@ -197,7 +194,7 @@ async fn offer(inner: &Arc<Inner>, round: &Round) -> Ended {
         }
         inner.offers.report.lock().done += looked_at;
         if found.lacking.len() >= LACKING_MAX {
-            give_all(inner, round, &mut found).await;
+            give(inner, round, &mut found, gait).await;
         }
         if is_outdated(inner, round) {
             return Ended::Outdated;
@@ -207,7 +204,7 @@ async fn offer(inner: &Arc<Inner>, round: &Round) -> Ended {
     for (owner, batch) in std::mem::take(&mut found.to_ask) {
         ask(inner, &mut found, owner, batch).await;
     }
-    give_all(inner, round, &mut found).await;
+    give(inner, round, &mut found, gait).await;
     inner.offers.rounds.fetch_add(1, Ordering::Relaxed);
     let ended = if is_outdated(inner, round) { Ended::Outdated } else { found.ended };
     tracing::debug!(?ended, "what is here was offered to its owners");
@@ -240,7 +237,8 @@ async fn ask(inner: &Inner, found: &mut Found, owner: NodeId, chunks: Vec<Chunk>
                 // It has it; or its map is newer than ours, and ours will come.
                 None | Some(ErrorKind::StaleEpoch) => {}
                 Some(ErrorKind::NoSpace) => one(&inner.offers.declined),
-                Some(ErrorKind::NotHere) => {
+                // Busy: it lacks it, and can't take it now or doesn't know yet that it is its own. Asked again when it is given.
+                Some(ErrorKind::NotHere | ErrorKind::Busy) => {
                     let chunk = &chunks[at];
                     let lacking = found.lacking.entry(chunk.id()).or_insert_with(|| (chunk.clone(), Vec::new()));
                     lacking.1.push(owner);
@@ -257,85 +255,13 @@ async fn ask(inner: &Inner, found: &mut Found, owner: NodeId, chunks: Vec<Chunk>
     }
 }
 
-/// Gives what is known to be lacking, few at a time.
-async fn give_all(inner: &Arc<Inner>, round: &Round, found: &mut Found) {
-    let lacking = std::mem::take(&mut found.lacking);
-    let (gait, unasked) = (&found.gait, &found.unasked);
-    let ended = stream::iter(lacking.into_values())
-        .map(|(chunk, owners)| async move {
-            if is_outdated(inner, round) {
-                return Ended::Outdated;
-            }
-            gait.rest(&*inner.runtime.clock, || inner.stores.reads()).await;
-            let owners: Vec<NodeId> = owners.into_iter().filter(|owner| !unasked.contains(owner)).collect();
-            let ended = give(inner, &chunk, &owners, gait).await;
-            let mut report = inner.offers.report.lock();
-            report.lacking = report.lacking.saturating_sub(owners.len() as u64);
-            ended
-        })
-        .buffer_unordered(GIVE_AT_ONCE);
-    let ended =
-        ended.fold(Ended::Whole, |sum, ended| async move { if ended == Ended::Whole { sum } else { ended } }).await;
+/// Gives what is known to be lacking.
+async fn give(inner: &Inner, round: &Round, found: &mut Found, gait: &Gait) {
+    let lacking = std::mem::take(&mut found.lacking).into_values().collect();
+    let ended = give_all(inner, round, gait, &mut found.unasked, lacking).await;
     if ended != Ended::Whole {
         found.ended = ended;
     }
-}
-
-async fn give(inner: &Inner, chunk: &Chunk, owners: &[NodeId], gait: &Gait) -> Ended {
-    let pieces = match inner.read_pieces(chunk).await {
-        Ok(pieces) => pieces,
-        Err(Gone::ForEver) => return Ended::Whole,
-        Err(Gone::Now) => return Ended::Short,
-    };
-    gait.has_read(pieces.len() as u64);
-    let epoch = inner.maps.current().map_or(Epoch(0), |map| map.epoch());
-    let put = PutRequest { request: RequestId(inner.runtime.rng.next_u64()), epoch, chunk: chunk.clone() };
-    let mut ended = Ended::Whole;
-    for owner in owners {
-        let deadline: Instant = inner.runtime.clock.now() + GIVE_WITHIN;
-        // What it was given meanwhile, by whomever, may have been this, or the last that it had room for.
-        match still_lacks(inner, *owner, chunk, epoch).await {
-            Ok(()) => continue,
-            Err(Some(ErrorKind::NotHere)) => {}
-            Err(Some(ErrorKind::NoSpace)) => {
-                one(&inner.offers.declined);
-                continue;
-            }
-            Err(Some(_) | None) => {
-                ended = Ended::Short;
-                continue;
-            }
-        }
-        match inner.peers.put(*owner, &put, pieces.clone(), deadline).await {
-            Ok(()) => {
-                one(&inner.offers.given);
-                inner.offers.given_bytes.fetch_add(u64::from(chunk.len()), Ordering::Relaxed);
-                gait.has_given(u64::from(chunk.len()));
-            }
-            Err(PeerError::Kind(ErrorKind::NoSpace)) => one(&inner.offers.declined),
-            Err(error) => {
-                inner.log(&put, *owner, &error);
-                ended = Ended::Short;
-            }
-        }
-    }
-    ended
-}
-
-/// What an owner says of one chunk: that it has it, or what else; nothing when it doesn't answer.
-async fn still_lacks(inner: &Inner, owner: NodeId, chunk: &Chunk, epoch: Epoch) -> Result<(), Option<ErrorKind>> {
-    let request = RequestId(inner.runtime.rng.next_u64());
-    let batch = BatchRequest::ask(request, epoch, vec![chunk.clone()]).ok_or(None)?;
-    let deadline = inner.runtime.clock.now() + ASK_WITHIN;
-    let mut answer = inner.peers.read_batch(owner, &batch, deadline).await.map_err(|_| None)?;
-    let said = match answer.next().await {
-        Some(Ok(BatchEvent::Complete(_))) => Ok(()),
-        Some(Ok(BatchEvent::Refused(_, kind))) => Err(Some(kind)),
-        Some(Ok(BatchEvent::Segment(_, _)) | Err(_)) | None => Err(None),
-    };
-    // To its end, so that the connection carries the next one.
-    while let Some(Ok(_)) = answer.next().await {}
-    said
 }
 
 fn one(counter: &AtomicU64) {

@@ -4,8 +4,8 @@
 //! more needs no copies. At most [`PUSHES_MAX`] chunks are pushed at a time, so readers keep the disk and the net.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use larder_proto::checksum::Checksummed;
@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep_until;
 
-use super::offers::{self, Offers};
+use super::offers::{self, Asked, Offers};
 use super::pending::{Entry, Outcome, Pending};
 use super::standing::ByMap;
 use super::{Maps, Owners};
@@ -47,6 +47,9 @@ pub type Volumes = watch::Receiver<Arc<BTreeMap<VolumeId, Arc<Volume>>>>;
 /// Gives the chunk's pieces while they are still in memory.
 pub type FromMemory = Box<dyn Fn() -> Option<Vec<Checksummed>> + Send + Sync>;
 
+/// Pieces that readers have had of this node without its disks, since the start.
+pub type ReadsBesideDisks = Box<dyn Fn() -> u64 + Send + Sync>;
+
 /// Pushes copies. Cheap to clone.
 #[derive(Clone)]
 pub struct Replicator {
@@ -60,6 +63,7 @@ pub(super) struct Inner {
     pub(super) maps: Arc<dyn Maps>,
     volumes: Volumes,
     pub(super) offers: Offers,
+    reads: OnceLock<ReadsBesideDisks>,
     pending: Mutex<Pending>,
     memory: Mutex<HashMap<ChunkId, FromMemory>>,
     wake: Notify,
@@ -115,6 +119,7 @@ impl Replicator {
             maps,
             volumes,
             offers: Offers::default(),
+            reads: OnceLock::new(),
             pending: Mutex::default(),
             memory: Mutex::default(),
             wake: Notify::new(),
@@ -180,6 +185,12 @@ impl Replicator {
         self.inner.offers.report()
     }
 
+    /// Who keeps chunks in memory tells how much is read of them: readers are left the net, too. Counts once.
+    pub fn count_reads(&self, reads: ReadsBesideDisks) {
+        let first = self.inner.reads.set(reads).is_ok();
+        debug_assert!(first, "one cache has this");
+    }
+
     /// The numbers of this moment.
     pub fn snapshot(&self) -> Snapshot {
         let counts = &self.inner.counts;
@@ -206,6 +217,15 @@ impl Inner {
     fn owners(&self, chunk: &Chunk) -> Owners {
         let replicas = self.volumes.borrow().get(&chunk.object().volume()).and_then(|volume| volume.replicas);
         Owners::of(&*self.maps, chunk, replicas)
+    }
+
+    /// What readers ask of this node.
+    pub(super) fn asked(&self) -> Asked {
+        Asked {
+            pieces: self.stores.reads() + self.reads.get().map_or(0, |reads| reads()),
+            by_kernel: self.stores.by_kernel(),
+            is_slow: self.stores.has_slow(),
+        }
     }
 
     /// How many owners keep the chunk, as its volume wants.

@@ -94,6 +94,8 @@ pub(super) struct Directory {
     found_hanging: Notify,
     /// Something for the keeper to do.
     pub chores: Notify,
+    /// Files that the kernel reads by itself now.
+    pub lent: Arc<AtomicU64>,
     pub linger: Mutex<Linger>,
     /// Bytes that were written to and freed from object files, for what lingers.
     pub written_bytes: AtomicU64,
@@ -173,6 +175,7 @@ impl Directory {
             hangs: AtomicBool::new(false),
             found_hanging: Notify::new(),
             chores: Notify::new(),
+            lent: Arc::default(),
             linger: Mutex::default(),
             written_bytes: AtomicU64::new(0),
             freed_bytes: AtomicU64::new(0),
@@ -409,6 +412,15 @@ impl Directory {
         self.hangs.load(Ordering::Acquire)
     }
 
+    /// A call hangs from now on, and the disk is slow, until it [ends](Self::end_call).
+    #[cfg(test)]
+    pub fn stall(&self) -> Call {
+        let call = self.pace.lock().begin(Kind::Bytes, self.clock.now() - Duration::from_secs(1));
+        self.called.notify_one();
+        assert!(self.judge(), "a call that lasts a second is one that hangs");
+        call
+    }
+
     /// Whether calls run now.
     pub fn is_called(&self) -> bool {
         self.pace.lock().running() > 0
@@ -501,7 +513,7 @@ impl Directory {
             }
         }
         self.counters.passed.one();
-        Ok(Passed { file })
+        Ok(Passed { file, lent: self.lent.clone() })
     }
 
     /// [`stamp_now`](Self::stamp_now), in line with everybody's reads.

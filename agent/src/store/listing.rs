@@ -56,4 +56,9 @@ impl Stores {
     pub fn reads(&self) -> u64 {
         self.directories.iter().map(|directory| directory.counters.reads.get()).sum()
     }
+
+    /// Whether some disk is suspected to be slow. From memory.
+    pub fn has_slow(&self) -> bool {
+        self.directories.iter().any(|directory| directory.is_slow())
+    }
 }

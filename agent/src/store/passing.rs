@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use larder_proto::ids::ObjectId;
 use larder_proto::limits::SEGMENT_BYTES;
@@ -23,6 +24,8 @@ use crate::runtime::disk::File;
 /// A complete object's file, open for reading through the page cache. Kept open or closed as the caller likes.
 pub struct Passed {
     pub(super) file: Arc<dyn File>,
+    /// How many the kernel has of this store.
+    pub(super) lent: Arc<AtomicU64>,
 }
 
 impl Passed {
@@ -35,6 +38,30 @@ impl Passed {
     pub fn file(&self) -> &Arc<dyn File> {
         &self.file
     }
+
+    /// The kernel reads the file until the answer is dropped: others shall know that the disk has readers.
+    pub fn lend(&self) -> Lent {
+        self.lent.fetch_add(1, Ordering::Relaxed);
+        Lent(self.lent.clone())
+    }
+}
+
+/// A file that the kernel reads by itself.
+pub struct Lent(Arc<AtomicU64>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Files that the kernel reads by itself: nobody sees how much of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByKernel {
+    /// Since the start.
+    pub opened: u64,
+    /// Now.
+    pub open: u64,
 }
 
 /// Why the kernel can't have the file now. The door reads through the agent.
@@ -110,6 +137,14 @@ impl Stores {
         verifying.checked = Some(stamp);
         drop(verifying);
         Ok(self.is_verified(&id))
+    }
+
+    /// The files that the kernel reads by itself. From memory.
+    pub fn by_kernel(&self) -> ByKernel {
+        self.directories.iter().fold(ByKernel::default(), |sum, directory| ByKernel {
+            opened: sum.opened + directory.counters.passed.get(),
+            open: sum.open + directory.lent.load(Ordering::Relaxed),
+        })
     }
 
     /// A door has the object open from now until the answer is dropped. From memory.

@@ -12,6 +12,27 @@ use super::pace::Kind;
 use crate::runtime::disk::{AlignedBuf, Caching, Open, PAGE_BYTES};
 use crate::runtime::tasks::Pool;
 
+/// While it lives, a call to each of a node's disks hangs.
+#[cfg(test)]
+pub(crate) struct Stall(Vec<(Arc<Directory>, super::pace::Call)>);
+
+#[cfg(test)]
+impl Drop for Stall {
+    fn drop(&mut self) {
+        for (directory, call) in self.0.drain(..) {
+            directory.end_call(call, None);
+        }
+    }
+}
+
+#[cfg(test)]
+impl super::Stores {
+    /// Every disk is slow from now on, until probes find it as it was after the answer was dropped.
+    pub(crate) fn stall(&self) -> Stall {
+        Stall(self.directories.iter().map(|directory| (directory.clone(), directory.stall())).collect())
+    }
+}
+
 /// How often the pace is judged while there are calls, and how often a slow disk is probed.
 const JUDGE_EVERY: Duration = Duration::from_millis(250);
 
