@@ -12,12 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use larder_proto::control::OffersReport;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{Epoch, NodeId};
 use larder_proto::limits::BATCH_ENTRIES_MAX;
-use larder_proto::map::ClusterMap;
 use larder_proto::object::{Chunk, ChunkId};
 use larder_proto::wire::{BatchEvent, BatchRequest, RequestId};
 use parking_lot::Mutex;
@@ -27,12 +25,14 @@ pub(super) use self::gait::Asked;
 use self::gait::Gait;
 use self::give::{Lacking, give_all};
 use self::round::Round;
+use self::sound::Sound;
 use super::push::Inner;
 use crate::store::Listed;
 
 mod gait;
 mod give;
 mod round;
+mod sound;
 
 /// How often it is looked whether somebody is owed an offer, apart from a new map.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -96,9 +96,10 @@ impl Offers {
 }
 
 /// How a round ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Ended {
-    /// Everything was looked at, and who lacked something has it or has no room.
+    /// Everything was looked at, and who lacked something has it, has no room, or is given it by a nearer node.
+    #[default]
     Whole,
     /// Somebody couldn't be asked, or couldn't take what it lacks now.
     Short,
@@ -112,34 +113,39 @@ pub(super) async fn run(inner: Arc<Inner>) {
     let begin_at = inner.runtime.clock.now() + BEGIN_AFTER;
     let mut full_at = begin_at;
     let mut begun: BTreeSet<NodeId> = BTreeSet::new();
-    // As of which map everything was offered.
-    let mut sound: Option<Arc<ClusterMap>> = None;
+    let mut sound = Sound::default();
     let mut pause = PAUSE_MIN;
     let gait = Gait::new(inner.runtime.clock.now());
     loop {
         tokio::select! { biased;
             heard = changed.changed() => if heard.is_err() { return },
             () = sleep(LOOK_EVERY) => {}
-        gait.look(now, inner.asked());
         }
         let now = inner.runtime.clock.now();
+        gait.look(now, inner.asked());
         let Some(map) = inner.maps.current() else { continue };
         let Some(this) = map.node_named(inner.maps.this_node()).map(|node| node.id) else { continue };
         begun.extend(inner.maps.take_begun().iter().filter_map(|name| map.node_named(name)).map(|node| node.id));
         if now < begin_at {
             continue;
         }
+        sound.doubt(&map, &begun);
         if now >= full_at {
-            (sound, full_at) = (None, now + FULL_EVERY);
+            sound.forget();
+            full_at = now + FULL_EVERY;
         }
-        let round = Round::new(this, map.clone(), sound.clone(), begun.clone());
-        let ended = if round.is_empty() { Ended::Whole } else { offer(&inner, &round, &gait).await };
-        match ended {
+        let round = Round::new(this, map.clone(), sound.map(), begun.clone());
+        let mut found = Found::default();
+        if !round.is_empty() {
+            offer(&inner, &round, &mut found, &gait).await;
+        }
+        match found.ended {
             Ended::Whole => {
                 if !round.waits_for_silent() {
                     inner.offers.settle(map.epoch());
                 }
-                (sound, pause) = (Some(map), PAUSE_MIN);
+                sound.reach(map, found.left_to);
+                pause = PAUSE_MIN;
                 begun.clear();
             }
             Ended::Short => {
@@ -152,7 +158,12 @@ pub(super) async fn run(inner: Arc<Inner>) {
 }
 
 /// What a round has found so far.
+#[derive(Default)]
 struct Found {
+    /// Chunks by the node that gives them if it has them, with the owners that may lack each.
+    to_leave: BTreeMap<NodeId, Vec<Lacking>>,
+    /// Nodes that have what this one left to them to give.
+    left_to: BTreeSet<NodeId>,
     /// Chunks by the owner that is to be asked about them next.
     to_ask: BTreeMap<NodeId, Vec<Chunk>>,
     /// Chunks that owners lack, in the order in which they lie on the disk.
@@ -162,53 +173,94 @@ struct Found {
     ended: Ended,
 }
 
-async fn offer(inner: &Arc<Inner>, round: &Round, gait: &Gait) -> Ended {
+async fn offer(inner: &Inner, round: &Round, found: &mut Found, gait: &Gait) {
     let chunks: u64 = inner.stores.usage().values().map(|usage| usage.chunks).sum();
     let begin = |report: &mut OffersReport| (report.lacking, report.all, report.done) = (0, chunks.max(1), 0);
     begin(&mut inner.offers.report.lock());
-    let mut found = Found {
-        to_ask: BTreeMap::new(),
-        lacking: BTreeMap::new(),
-        unasked: BTreeSet::new(),
-        ended: Ended::Whole,
-    };
     let mut next = Some(Listed::default());
     while let Some(from) = next {
         let (chunks, after) = match inner.stores.list(from).await {
             Ok(listed) => listed,
             Err(error) => {
                 tracing::debug!(%error, "what is here can't be listed now; the offers begin anew in a moment");
-                return Ended::Short;
+                found.ended = Ended::Short;
+                return;
             }
         };
         let looked_at = chunks.len() as u64;
         for chunk in chunks {
-            for owner in round.owed(&chunk, inner.replicas(&chunk)) {
-                let waiting = found.to_ask.entry(owner).or_default();
-                waiting.push(chunk.clone());
-                if waiting.len() >= BATCH_ENTRIES_MAX {
-                    let batch = std::mem::take(waiting);
-                    ask(inner, &mut found, owner, batch).await;
-                }
-            }
+            consider(inner, round, found, chunk).await;
         }
         inner.offers.report.lock().done += looked_at;
         if found.lacking.len() >= LACKING_MAX {
-            give(inner, round, &mut found, gait).await;
+            give(inner, round, found, gait).await;
         }
         if is_outdated(inner, round) {
-            return Ended::Outdated;
+            found.ended = Ended::Outdated;
+            return;
         }
         next = after;
     }
-    for (owner, batch) in std::mem::take(&mut found.to_ask) {
-        ask(inner, &mut found, owner, batch).await;
+    for (giver, batch) in std::mem::take(&mut found.to_leave) {
+        leave(inner, found, giver, batch).await;
     }
-    give(inner, round, &mut found, gait).await;
+    for (owner, batch) in std::mem::take(&mut found.to_ask) {
+        ask(inner, found, owner, batch).await;
+    }
+    give(inner, round, found, gait).await;
     inner.offers.rounds.fetch_add(1, Ordering::Relaxed);
-    let ended = if is_outdated(inner, round) { Ended::Outdated } else { found.ended };
-    tracing::debug!(?ended, "what is here was offered to its owners");
-    ended
+    if is_outdated(inner, round) {
+        found.ended = Ended::Outdated;
+    }
+    tracing::debug!(ended = ?found.ended, "what is here was offered to its owners");
+}
+
+/// Finds out who lacks the chunk, unless somebody nearer gives it.
+async fn consider(inner: &Inner, round: &Round, found: &mut Found, chunk: Chunk) {
+    let copies = inner.replicas(&chunk);
+    let mut by_giver: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+    for owner in round.owed(&chunk, copies) {
+        match round.giver(&chunk, copies, owner) {
+            Some(giver) => by_giver.entry(giver).or_default().push(owner),
+            None => ask_soon(inner, found, owner, &chunk).await,
+        }
+    }
+    for (giver, owners) in by_giver {
+        let waiting = found.to_leave.entry(giver).or_default();
+        waiting.push((chunk.clone(), owners));
+        if waiting.len() >= BATCH_ENTRIES_MAX {
+            let batch = std::mem::take(waiting);
+            leave(inner, found, giver, batch).await;
+        }
+    }
+}
+
+/// Leaves to `giver` what it has. What it hasn't, or doesn't say, its owners are asked about.
+async fn leave(inner: &Inner, found: &mut Found, giver: NodeId, batch: Vec<Lacking>) {
+    let chunks: Vec<Chunk> = batch.iter().map(|(chunk, _)| chunk.clone()).collect();
+    let answers = if found.unasked.contains(&giver) { Vec::new() } else { who_has(inner, giver, chunks).await };
+    if answers.len() < batch.len() {
+        found.unasked.insert(giver);
+    }
+    for (at, (chunk, owners)) in batch.into_iter().enumerate() {
+        if answers.get(at) == Some(&Ok(())) {
+            found.left_to.insert(giver);
+            continue;
+        }
+        for owner in owners {
+            ask_soon(inner, found, owner, &chunk).await;
+        }
+    }
+}
+
+/// Asks the owner about the chunk, together with others.
+async fn ask_soon(inner: &Inner, found: &mut Found, owner: NodeId, chunk: &Chunk) {
+    let waiting = found.to_ask.entry(owner).or_default();
+    waiting.push(chunk.clone());
+    if waiting.len() >= BATCH_ENTRIES_MAX {
+        let batch = std::mem::take(waiting);
+        ask(inner, found, owner, batch).await;
+    }
 }
 
 fn is_outdated(inner: &Inner, round: &Round) -> bool {
@@ -217,42 +269,43 @@ fn is_outdated(inner: &Inner, round: &Round) -> bool {
 
 /// Asks an owner which of the chunks it lacks.
 async fn ask(inner: &Inner, found: &mut Found, owner: NodeId, chunks: Vec<Chunk>) {
-    if found.unasked.contains(&owner) {
-        return;
-    }
-    let epoch = inner.maps.current().map_or(Epoch(0), |map| map.epoch());
-    let request = RequestId(inner.runtime.rng.next_u64());
-    let Some(batch) = BatchRequest::ask(request, epoch, chunks.clone()) else { return };
-    let deadline = inner.runtime.clock.now() + ASK_WITHIN;
-    let mut answers = 0;
-    if let Ok(mut answer) = inner.peers.read_batch(owner, &batch, deadline).await {
-        while let Some(Ok(event)) = answer.next().await {
-            let (at, kind) = match event {
-                BatchEvent::Segment(_, _) => continue,
-                BatchEvent::Complete(at) => (at, None),
-                BatchEvent::Refused(at, kind) => (at, Some(kind)),
-            };
-            answers += 1;
-            match kind {
-                // It has it; or its map is newer than ours, and ours will come.
-                None | Some(ErrorKind::StaleEpoch) => {}
-                Some(ErrorKind::NoSpace) => one(&inner.offers.declined),
-                // Busy: it lacks it, and can't take it now or doesn't know yet that it is its own. Asked again when it is given.
-                Some(ErrorKind::NotHere | ErrorKind::Busy) => {
-                    let chunk = &chunks[at];
-                    let lacking = found.lacking.entry(chunk.id()).or_insert_with(|| (chunk.clone(), Vec::new()));
-                    lacking.1.push(owner);
-                    inner.offers.report.lock().lacking += 1;
-                }
-                Some(_) => found.ended = Ended::Short,
-            }
-        }
-    }
-    if answers < chunks.len() {
-        tracing::debug!(%owner, chunks = chunks.len(), answers, "an owner doesn't say what it lacks");
+    let answers = if found.unasked.contains(&owner) { Vec::new() } else { who_has(inner, owner, chunks.clone()).await };
+    if answers.len() < chunks.len() {
+        tracing::debug!(%owner, chunks = chunks.len(), answers = answers.len(), "an owner doesn't say what it lacks");
         found.unasked.insert(owner);
         found.ended = Ended::Short;
     }
+    for (chunk, answer) in chunks.into_iter().zip(answers) {
+        match answer {
+            // It has it; or its map is newer than ours, and ours will come.
+            Ok(()) | Err(ErrorKind::StaleEpoch) => {}
+            Err(ErrorKind::NoSpace) => one(&inner.offers.declined),
+            // Busy: it lacks it, and can't take it now or doesn't know yet that it is its own. Asked again when it is given.
+            Err(ErrorKind::NotHere | ErrorKind::Busy) => {
+                found.lacking.entry(chunk.id()).or_insert_with(|| (chunk, Vec::new())).1.push(owner);
+                inner.offers.report.lock().lacking += 1;
+            }
+            Err(_) => found.ended = Ended::Short,
+        }
+    }
+}
+
+/// What a node says of each of the chunks: that it has it, or what else; fewer answers than chunks when it stops answering.
+async fn who_has(inner: &Inner, node: NodeId, chunks: Vec<Chunk>) -> Vec<Result<(), ErrorKind>> {
+    let epoch = inner.maps.current().map_or(Epoch(0), |map| map.epoch());
+    let request = RequestId(inner.runtime.rng.next_u64());
+    let mut answers = Vec::with_capacity(chunks.len());
+    let Some(batch) = BatchRequest::ask(request, epoch, chunks) else { return answers };
+    let deadline = inner.runtime.clock.now() + ASK_WITHIN;
+    let Ok(mut answer) = inner.peers.read_batch(node, &batch, deadline).await else { return answers };
+    while let Some(Ok(event)) = answer.next().await {
+        match event {
+            BatchEvent::Segment(_, _) => {}
+            BatchEvent::Complete(_) => answers.push(Ok(())),
+            BatchEvent::Refused(_, kind) => answers.push(Err(kind)),
+        }
+    }
+    answers
 }
 
 /// Gives what is known to be lacking.

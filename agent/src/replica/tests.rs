@@ -155,3 +155,48 @@ async fn copies_are_given_slower_while_files_are_read_past_the_stores_threads() 
         assert!((Duration::from_millis(370)..SECOND).contains(&loaded), "64 MiB/s: {readers:?}, {loaded:?}");
     }
 }
+
+/// What is given, what is taken and what is refused as too much at once.
+fn moved(world: &World) -> (u64, u64, u64) {
+    let alive: Vec<usize> = (0..world.count()).filter(|node| world.is_alive(*node)).collect();
+    let counted = |node: &usize| world.node(*node).cache.snapshot();
+    let taken = alive.iter().map(|node| counted(node).copies_taken).sum();
+    let refused = alive.iter().map(|node| counted(node).copies_refused).sum();
+    (sum(world, |copies| copies.copies_given), taken, refused)
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_all_that_have_a_chunk_one_gives_it() {
+    let mut world = world(83, 6).await;
+    let chunks = kept_by_owners(&world, 300, 100_000).await;
+    for node in 3..6 {
+        world.start(node).await;
+    }
+    let lacking = missing(&world, &chunks);
+    assert!(lacking > 200, "half of all copies belong to others now: {lacking}");
+    until("every owner has its copies", || missing(&world, &chunks) == 0).await;
+    until("nobody gives any more", || moved(&world).0 >= lacking).await;
+    assert_eq!(moved(&world), (lacking, lacking, 0), "each copy was sent once");
+}
+
+/// The node that the others left its copies to is killed in the middle: they give them, long before the next full round.
+#[tokio::test(start_paused = true)]
+async fn what_was_left_to_a_node_that_died_is_given_by_another() {
+    let mut world = world(84, 4).await;
+    let chunks = kept_by_owners(&world, 150, 300_000).await;
+    // It takes its time, so that the others are done with what is theirs.
+    world.slow(0, Duration::from_millis(200));
+    world.start(3).await;
+    tokio::time::sleep(3 * SECOND).await;
+    assert!(snapshot(&world, 0).copies_given > 0, "it has begun to give");
+    world.kill(0, Ending::ProcessDies).await;
+    let by_others = |world: &World| {
+        let lacks = |chunk: &&Chunk| owns(world, 3, chunk) && !world.node(3).stores.has(&chunk.id());
+        let has = |chunk: &&Chunk| [1, 2].into_iter().any(|node| world.node(node).stores.has(&chunk.id()));
+        chunks.iter().filter(lacks).filter(has).count()
+    };
+    tokio::time::sleep(3 * SECOND).await;
+    assert!(by_others(&world) > 0, "the others left something to it");
+    world.set_state(0, NodeState::Suspect);
+    until("the others have given what they have", || by_others(&world) == 0).await;
+}

@@ -13,13 +13,13 @@ use larder_proto::checksum::Checksummed;
 use larder_proto::error::ErrorKind;
 use larder_proto::ids::{Epoch, NodeId};
 use larder_proto::object::Chunk;
-use larder_proto::wire::{BatchEvent, BatchRequest, PutRequest, RequestId};
+use larder_proto::wire::{PutRequest, RequestId};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::gait::Gait;
 use super::round::Round;
-use super::{ASK_WITHIN, Ended, is_outdated, one};
+use super::{Ended, is_outdated, one, who_has};
 use crate::peer::PeerError;
 use crate::replica::push::{Gone, Inner};
 
@@ -136,17 +136,16 @@ impl Pass<'_> {
         if self.busy.lock().contains(&owner) {
             return Answer::Busy;
         }
-        let epoch = inner.maps.current().map_or(Epoch(0), |map| map.epoch());
         // What it was given meanwhile, by whomever, may have been this, or the last that it had room for.
-        match still_lacks(inner, owner, chunk, epoch).await {
-            Ok(()) => return Answer::Needless,
-            Err(Some(ErrorKind::NotHere)) => {}
-            Err(Some(ErrorKind::NoSpace)) => {
+        match who_has(inner, owner, vec![chunk.clone()]).await.first() {
+            Some(Ok(())) => return Answer::Needless,
+            Some(Err(ErrorKind::NotHere)) => {}
+            Some(Err(ErrorKind::NoSpace)) => {
                 one(&inner.offers.declined);
                 return Answer::Needless;
             }
-            Err(Some(ErrorKind::Busy)) => return Answer::Busy,
-            Err(Some(_) | None) => return Answer::Failed,
+            Some(Err(ErrorKind::Busy)) => return Answer::Busy,
+            Some(Err(_)) | None => return Answer::Failed,
         }
         gait.turn(&*inner.runtime.clock, u64::from(chunk.len()), || inner.asked()).await;
         let pieces = match pieces {
@@ -160,6 +159,7 @@ impl Pass<'_> {
                 Err(Gone::Now) => return Answer::Failed,
             },
         };
+        let epoch = inner.maps.current().map_or(Epoch(0), |map| map.epoch());
         let put = PutRequest { request: RequestId(inner.runtime.rng.next_u64()), epoch, chunk: chunk.clone() };
         let deadline: Instant = inner.runtime.clock.now() + GIVE_WITHIN;
         match inner.peers.put(owner, &put, pieces.clone(), deadline).await {
@@ -179,20 +179,4 @@ impl Pass<'_> {
             }
         }
     }
-}
-
-/// What an owner says of one chunk: that it has it, or what else; nothing when it doesn't answer.
-async fn still_lacks(inner: &Inner, owner: NodeId, chunk: &Chunk, epoch: Epoch) -> Result<(), Option<ErrorKind>> {
-    let request = RequestId(inner.runtime.rng.next_u64());
-    let batch = BatchRequest::ask(request, epoch, vec![chunk.clone()]).ok_or(None)?;
-    let deadline = inner.runtime.clock.now() + ASK_WITHIN;
-    let mut answer = inner.peers.read_batch(owner, &batch, deadline).await.map_err(|_| None)?;
-    let said = match answer.next().await {
-        Some(Ok(BatchEvent::Complete(_))) => Ok(()),
-        Some(Ok(BatchEvent::Refused(_, kind))) => Err(Some(kind)),
-        Some(Ok(BatchEvent::Segment(_, _)) | Err(_)) | None => Err(None),
-    };
-    // To its end, so that the connection carries the next one.
-    while let Some(Ok(_)) = answer.next().await {}
-    said
 }
