@@ -22,7 +22,7 @@ impl Authority {
         }
     }
 
-    /// alice and bob at 10.0.0.1 and 10.0.0.2.
+    /// alice, bob and carol at 10.0.0.1 to 10.0.0.3.
     fn map(&self, epoch: u64) -> SignedMap {
         let node = |id: u32, name: &str| Node {
             id: NodeId(id),
@@ -34,7 +34,7 @@ impl Authority {
             state: NodeState::Serving,
         };
         let owners: Vec<_> = Slot::all().map(|_| vec![NodeId(1), NodeId(2)]).collect();
-        let nodes = vec![node(1, "alice"), node(2, "bob")];
+        let nodes = vec![node(1, "alice"), node(2, "bob"), node(3, "carol")];
         let map = ClusterMap::new(Epoch(epoch), ClusterId::of("test"), nodes, &owners, Vec::new());
         SignedMap::sign(&map.expect("consistent"), &self.key).expect("small")
     }
@@ -60,8 +60,12 @@ fn small_net() -> SimNet {
 }
 
 async fn read(client: &Client, holder: &MapHolder) {
+    read_of(client, holder, BOB).await;
+}
+
+async fn read_of(client: &Client, holder: &MapHolder, node: NodeId) {
     let request = ChunkRequest::whole(RequestId(1), Want::Have, holder.epoch(), chunk("small", 10));
-    let mut body = client.read(BOB, &request, soon()).await.expect("an answer");
+    let mut body = client.read(node, &request, soon()).await.expect("an answer");
     read_all(&mut body).await.expect("all bytes");
 }
 
@@ -90,4 +94,35 @@ async fn a_map_that_nobody_trusted_signed_is_dropped_and_not_asked_for_at_every_
     until("it is counted", || alices.counts().forged > 0).await;
     assert_eq!((alices.epoch(), bobs.epoch()), (Epoch(4), Epoch(6)));
     assert_eq!(alices.counts().forged, 1);
+}
+
+/// carol says an epoch a million ahead with every request, and has no map of it that anybody else believes. bob says once
+/// that he has a newer one, while carol is being asked.
+#[tokio::test(start_paused = true)]
+async fn one_that_lies_about_its_epoch_keeps_nobody_from_being_asked() {
+    let (net, authority, forger) = (small_net(), Authority::new(), Authority::new());
+    let (alice, alices) = start(&net, "alice", 1, &authority, 4).await;
+    let (_bob, bobs) = start(&net, "bob", 2, &authority, 6).await;
+    let (carol, carols) = start(&net, "carol", 3, &forger, 1_000_000).await;
+    let talk = |count: usize| {
+        let (carol, carols) = (carol.clone(), carols.clone());
+        async move {
+            for _ in 0..count {
+                read_of(&carol, &carols, NodeId(1)).await;
+            }
+        }
+    };
+    talk(5).await;
+    until("she was asked", || alices.counts().forged > 0).await;
+    read(&alice, &alices).await;
+    let mut spoken = 0;
+    while alices.epoch() < Epoch(6) {
+        talk(1).await;
+        spoken += 1;
+        assert!(spoken < 20_000, "bob isn't asked, though his map is newer");
+    }
+    assert_eq!(alices.epoch(), bobs.epoch());
+    assert!(alices.counts().forged <= 2, "they are asked in turn");
+    talk(5).await;
+    until("she is asked again", || alices.counts().forged > 1).await;
 }
