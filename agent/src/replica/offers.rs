@@ -277,14 +277,14 @@ async fn ask(inner: &Inner, found: &mut Found, owner: NodeId, chunks: Vec<Chunk>
     }
     for (chunk, answer) in chunks.into_iter().zip(answers) {
         match answer {
-            // It has it; or its map is newer than ours, and ours will come.
-            Ok(()) | Err(ErrorKind::StaleEpoch) => {}
+            Ok(()) => {}
             Err(ErrorKind::NoSpace) => one(&inner.offers.declined),
             // Busy: it lacks it, and can't take it now or doesn't know yet that it is its own. Asked again when it is given.
             Err(ErrorKind::NotHere | ErrorKind::Busy) => {
                 found.lacking.entry(chunk.id()).or_insert_with(|| (chunk, Vec::new())).1.push(owner);
                 inner.offers.report.lock().lacking += 1;
             }
+            // Of an owner whose map is newer than ours, too: by ours when it comes, that one may own the chunk again.
             Err(_) => found.ended = Ended::Short,
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_proto::checksum::block_crcs;
-use larder_proto::ids::NodeId;
-use larder_proto::map::NodeState;
+use larder_proto::ids::{Epoch, NodeId, Slot};
+use larder_proto::map::{ClusterMap, NodeState};
 use larder_proto::object::{Chunk, ChunkIndex, Object};
 use larder_proto::range::ByteRange;
 use larder_proto::wire::RequestId;
@@ -199,4 +199,33 @@ async fn what_was_left_to_a_node_that_died_is_given_by_another() {
     assert!(by_others(&world) > 0, "the others left something to it");
     world.set_state(0, NodeState::Suspect);
     until("the others have given what they have", || by_others(&world) == 0).await;
+}
+
+/// The world's nodes, of which these own every slot.
+fn owned_by(world: &World, epoch: u64, owners: &[usize]) -> ClusterMap {
+    let map = world.current();
+    let owners: Vec<NodeId> = owners.iter().map(|node| map.nodes()[*node].id).collect();
+    let table = vec![owners; Slot::all().count()];
+    ClusterMap::new(Epoch(epoch), map.cluster(), map.nodes().to_vec(), &table, Vec::new()).expect("a sound map")
+}
+
+/// The map that took the chunk away from its owner never came here, only the one after it, which gives it back.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_refuses_by_a_newer_map_is_asked_again() {
+    let world = world(85, 3).await;
+    let chunk = chunk_of(&world.put("o", 20_000));
+    let adopt = |node: usize, epoch: u64, owners: &[usize]| {
+        world.node(node).maps.adopt_unsigned_for_simulation(owned_by(&world, epoch, owners));
+    };
+    let offers = || world.node(0).cache.replicator().offers();
+    (0..3).for_each(|node| adopt(node, 1_000, &[0, 2]));
+    until("all was offered as of that map", || offers().settled >= Epoch(1_000)).await;
+    keep(&world, 0, &chunk).await;
+    adopt(1, 1_002, &[0, 2]);
+    [0, 2].into_iter().for_each(|node| adopt(node, 1_001, &[0, 1]));
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(offers().settled, Epoch(1_000), "it has not said that it has it");
+    (0..3).for_each(|node| adopt(node, 1_003, &[0, 1]));
+    until("it has it", || world.node(1).stores.has(&chunk.id())).await;
+    until("nobody is owed anything", || offers().settled >= Epoch(1_003)).await;
 }
