@@ -48,6 +48,8 @@ pub(super) struct Core {
     shape: Shape,
     current: Option<Arc<ClusterMap>>,
     nodes: BTreeMap<NodeName, Known>,
+    /// Ids that no node has any more, since the start: a report that was under way says nothing. Ids aren't used again.
+    removed: BTreeSet<NodeId>,
     /// Who leads nothing, though it serves.
     followers: BTreeSet<NodeName>,
     /// What outweighs the nodes' own word.
@@ -75,6 +77,7 @@ impl Core {
             shape,
             current,
             nodes,
+            removed: BTreeSet::new(),
             followers: BTreeSet::new(),
             domains: BTreeMap::new(),
             epoch_floor,
@@ -103,7 +106,7 @@ impl Core {
     }
 
     pub(super) fn remove(&mut self, name: &NodeName) {
-        self.nodes.remove(name);
+        self.removed.extend(self.nodes.remove(name).map(|known| known.node.id));
     }
 
     pub(super) fn retire(&mut self, name: &NodeName) {
@@ -215,6 +218,9 @@ impl Core {
 
     /// A node said something. Whether it said anything new that a map may follow from.
     pub(super) fn report(&mut self, id: NodeId, name: &NodeName, report: NodeReport, now_ms: u64) -> bool {
+        if self.removed.contains(&id) {
+            return false;
+        }
         let floor = self.epoch_floor;
         for epoch in [report.epoch, report.former_epoch] {
             self.believe(epoch, name);

@@ -502,3 +502,18 @@ fn what_no_map_can_say_is_told_and_the_old_map_stays_until_it_is_mended() {
     assert!(step(&mut core, 2_000).is_some());
     assert_eq!(core.stuck, None);
 }
+
+#[test]
+fn a_report_that_was_under_way_when_its_node_was_removed_makes_no_ghost() {
+    let mut core = core();
+    all_report(&mut core, &[1, 2, 3, 4], 0);
+    let first = step(&mut core, 0).expect("four nodes");
+    assert_eq!(first.nodes().len(), 4);
+    core.remove(&name(4));
+    assert!(!core.report(NodeId(4), &name(4), report(1), 500));
+    all_report(&mut core, &[1, 2, 3], 500);
+    let second = step(&mut core, 500).expect("one is gone");
+    assert!(second.node(NodeId(4)).is_none() && core.statuses(None, 500).len() == 3);
+    assert!(core.report(NodeId(5), &name(4), report(1), 600), "it has joined again");
+    assert_eq!(core.statuses(None, 600).len(), 4);
+}
