@@ -168,33 +168,60 @@ async fn a_disk_that_ends_early_loses_those_chunks_only() {
     }
 }
 
+/// Objects of two chunks, and the real folder of the store that is to have them.
+struct Files {
+    dir: tempfile::TempDir,
+    config: StoreConfig,
+    objects: Vec<Arc<Object>>,
+}
+
+impl Files {
+    fn new(count: u64) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = StoreConfig { name: "s".into(), path: dir.path().join("s"), capacity_bytes: 64 << 20 };
+        Self { dir, config, objects: (0..count).map(|n| object(n, 2 * u64::from(CHUNK) - 77)).collect() }
+    }
+
+    fn path(&self, n: usize) -> PathBuf {
+        object_path(&self.config.path, &self.objects[n])
+    }
+
+    /// Each file bears the other's name from now on.
+    fn swap(&self, a: usize, b: usize) {
+        let aside = self.dir.path().join("aside");
+        std::fs::rename(self.path(a), &aside).expect("swaps");
+        std::fs::rename(self.path(b), self.path(a)).expect("swaps");
+        std::fs::rename(aside, self.path(b)).expect("swaps");
+    }
+}
+
+async fn fill_both(stores: &Stores, object: &Arc<Object>) {
+    for index in 0..2 {
+        fill(stores, &chunk(object, index)).await.expect("fills");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_that_somebody_touched_are_misses_and_come_anew() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let config = StoreConfig { name: "s".into(), path: dir.path().join("s"), capacity_bytes: 64 << 20 };
-    let objects: Vec<_> = (0..6).map(|n| object(n, 2 * u64::from(CHUNK) - 77)).collect();
-    let path = |n: usize| object_path(&config.path, &objects[n]);
+    let files = Files::new(6);
+    let Files { config, objects, .. } = &files;
     {
         let runtime = Runtime::real(Arc::new(NoNet));
-        let stores = open(&runtime, std::slice::from_ref(&config)).await.expect("opens");
-        for object in &objects {
-            for index in 0..2 {
-                fill(&stores, &chunk(object, index)).await.expect("fills");
-            }
+        let stores = open(&runtime, std::slice::from_ref(config)).await.expect("opens");
+        for object in objects {
+            fill_both(&stores, object).await;
         }
         stores.close().await;
         runtime.tasks.shut_down().await;
     }
-    std::fs::OpenOptions::new().write(true).open(path(0)).expect("opens").set_len(1_000).expect("truncates");
-    std::fs::rename(path(1), dir.path().join("aside")).expect("swaps");
-    std::fs::rename(path(2), path(1)).expect("swaps");
-    std::fs::rename(dir.path().join("aside"), path(2)).expect("swaps");
-    std::fs::remove_file(path(3)).expect("deletes");
-    std::fs::set_permissions(path(4), std::os::unix::fs::PermissionsExt::from_mode(0o0)).expect("chmods");
-    std::fs::remove_file(path(5)).expect("deletes");
-    std::os::unix::fs::symlink("/etc/hostname", path(5)).expect("links");
+    std::fs::OpenOptions::new().write(true).open(files.path(0)).expect("opens").set_len(1_000).expect("truncates");
+    files.swap(1, 2);
+    std::fs::remove_file(files.path(3)).expect("deletes");
+    std::fs::set_permissions(files.path(4), std::os::unix::fs::PermissionsExt::from_mode(0o0)).expect("chmods");
+    std::fs::remove_file(files.path(5)).expect("deletes");
+    std::os::unix::fs::symlink("/etc/hostname", files.path(5)).expect("links");
     let runtime = Runtime::real(Arc::new(NoNet));
-    let stores = reopen(&runtime, &config).await;
+    let stores = reopen(&runtime, config).await;
     settle(&stores).await;
     for (n, object) in objects.iter().enumerate() {
         for index in 0..2 {
@@ -206,9 +233,9 @@ async fn files_that_somebody_touched_are_misses_and_come_anew() {
     let counts = counters(&stores);
     assert!(counts.corrupt >= 2 && counts.unreadable >= 1 && counts.missing_files >= 1, "{counts:?}");
     settle(&stores).await;
-    for object in &objects {
+    for object in objects {
+        fill_both(&stores, object).await;
         for index in 0..2 {
-            fill(&stores, &chunk(object, index)).await.expect("fills");
             assert_eq!(look(&stores, &chunk(object, index)).await, Seen::Right);
         }
     }
@@ -219,25 +246,19 @@ async fn files_that_somebody_touched_are_misses_and_come_anew() {
 /// Bad input: files swapped and written by hand while the agent runs. The kernel would check no checksum.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_verified_file_that_somebody_touched_is_not_passed() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let config = StoreConfig { name: "s".into(), path: dir.path().join("s"), capacity_bytes: 64 << 20 };
-    let objects: Vec<_> = (0..4).map(|n| object(n, 2 * u64::from(CHUNK) - 77)).collect();
-    let path = |n: usize| object_path(&config.path, &objects[n]);
+    let files = Files::new(4);
+    let Files { config, objects, .. } = &files;
     let runtime = Runtime::real(Arc::new(NoNet));
-    let stores = open(&runtime, std::slice::from_ref(&config)).await.expect("opens");
+    let stores = open(&runtime, std::slice::from_ref(config)).await.expect("opens");
     let fill_and_verify = async |object: &Arc<Object>| {
-        for index in 0..2 {
-            fill(&stores, &chunk(object, index)).await.expect("fills");
-        }
+        fill_both(&stores, object).await;
         assert!(stores.verify(object).await.expect("reads"), "every byte is right");
     };
-    for object in &objects {
+    for object in objects {
         fill_and_verify(object).await;
     }
-    std::fs::rename(path(0), dir.path().join("aside")).expect("swaps");
-    std::fs::rename(path(1), path(0)).expect("swaps");
-    std::fs::rename(dir.path().join("aside"), path(1)).expect("swaps");
-    let touched = std::fs::OpenOptions::new().write(true).open(path(2)).expect("opens");
+    files.swap(0, 1);
+    let touched = std::fs::OpenOptions::new().write(true).open(files.path(2)).expect("opens");
     std::os::unix::fs::FileExt::write_all_at(&touched, b"not ours", 99).expect("writes");
     for (n, object) in objects.iter().enumerate() {
         let passed = stores.pass(&object.id()).await;
