@@ -35,6 +35,7 @@ mod verify;
 pub(super) use self::bits::Bits;
 pub(super) use self::load::Loaded;
 pub(super) use self::verify::Verifier;
+use self::verify::Verifying;
 
 pub(super) struct Index {
     entries: Vec<Entry>,
@@ -60,8 +61,8 @@ pub(super) struct Index {
     aborted: HashMap<ChunkId, u64>,
     /// Objects that doors have open, here or not: how many times.
     held: HashMap<ObjectId, u32>,
-    /// Complete objects that are being verified, each with its ticket; one of which a chunk leaves is taken out.
-    verifying: HashMap<ObjectId, (u64, Verifier)>,
+    /// Complete objects that are being verified; one of which a chunk leaves is taken out.
+    verifying: HashMap<ObjectId, Verifying>,
     tickets: u64,
     /// Entries made so far.
     births: u32,

@@ -74,8 +74,8 @@ struct Reading {
     object: Arc<Object>,
     /// The first chunk that wasn't read.
     next: u32,
-    /// The verification of the whole object, if it was complete when it began, and its file's stamp then.
-    ticket: Option<(u64, Option<u32>)>,
+    /// The verification of the whole object, if it was complete when it began.
+    ticket: Option<u64>,
     /// Whether every chunk so far was there and right.
     right: bool,
 }
@@ -256,9 +256,9 @@ impl Keeper {
             Some(_) | None => {
                 let mut index = self.directory.index.lock();
                 index.sure(&id);
-                if let Some((ticket, stamp)) = reading.ticket {
+                if let Some(ticket) = reading.ticket {
                     // A chunk that failed has left, and with it the ticket.
-                    index.end_verifying(&id, ticket, stamp.filter(|_| reading.right && read.is_none()));
+                    index.end_verifying(&id, ticket, reading.right && read.is_none());
                 }
                 Duration::ZERO
             }
@@ -288,11 +288,11 @@ impl Keeper {
             let known = self.pool.run(move || directory.catalog.object(id).map_err(|error| error.into_io())).await;
             match known.unwrap_or_else(|error| Err(io::Error::other(error))) {
                 Ok(Some(object)) => {
-                    let begun = self.directory.index.lock().begin_verifying(&id, Verifier::Keeper);
-                    let directory = self.directory.clone();
-                    let stamp = self.pool.run(move || directory.stamp_now(id)).await;
-                    let stamp = stamp.ok().and_then(Result::ok);
-                    return Some(Reading { ticket: begun.map(|ticket| (ticket, stamp)), ..Reading::new(object) });
+                    let ticket = self.directory.index.lock().begin_verifying(&id, Verifier::Keeper);
+                    if let Some(ticket) = ticket {
+                        self.stamp(id, ticket).await;
+                    }
+                    return Some(Reading { ticket, ..Reading::new(object) });
                 }
                 // Without its row nothing can be checked.
                 Ok(None) => self.drop_all(id),
@@ -302,6 +302,15 @@ impl Keeper {
             }
         }
         None
+    }
+
+    /// Notes how the object's file looks before it is read back. One that can't be looked at is checked all the same: the
+    /// kernel doesn't get it.
+    async fn stamp(&self, object: ObjectId, ticket: u64) {
+        let directory = self.directory.clone();
+        if let Ok(Ok(stamp)) = self.pool.run(move || directory.stamp_now(object)).await {
+            self.directory.index.lock().stamp_verifying(&object, ticket, stamp);
+        }
     }
 
     fn drop_all(&self, object: ObjectId) {

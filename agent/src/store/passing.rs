@@ -118,8 +118,9 @@ impl Stores {
         let Some((directory, ticket)) = self.directories.iter().find_map(|one| Some((one, begin(one)?))) else {
             return Ok(self.is_verified(&id));
         };
-        let mut verifying = Verifying { directory, id, ticket, checked: None };
+        let mut verifying = Verifying { directory, id, ticket, right: false };
         let stamp = directory.stamp(id).await?;
+        directory.index.lock().stamp_verifying(&id, ticket, stamp);
         for index in 0..object.chunks() {
             let Some(chunk) = object.chunk(ChunkIndex(index)) else { return Ok(false) };
             let len = u64::from(chunk.len());
@@ -134,7 +135,7 @@ impl Stores {
                 at = range.end();
             }
         }
-        verifying.checked = Some(stamp);
+        verifying.right = true;
         drop(verifying);
         Ok(self.is_verified(&id))
     }
@@ -161,11 +162,11 @@ struct Verifying<'a> {
     directory: &'a Directory,
     id: ObjectId,
     ticket: u64,
-    checked: Option<u32>,
+    right: bool,
 }
 
 impl Drop for Verifying<'_> {
     fn drop(&mut self) {
-        self.directory.index.lock().end_verifying(&self.id, self.ticket, self.checked);
+        self.directory.index.lock().end_verifying(&self.id, self.ticket, self.right);
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -63,6 +64,8 @@ pub struct SimDisk {
 struct Shared {
     state: Mutex<State>,
     rng: SimRng,
+    /// Stamps that were asked for.
+    stamps: AtomicU64,
 }
 
 struct State {
@@ -102,7 +105,13 @@ impl SimDisk {
             counts: FaultCounts::default(),
             total_bytes,
         };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), rng: SimRng::new(seed) }) }
+        let (state, rng) = (Mutex::new(state), SimRng::new(seed));
+        Self { shared: Arc::new(Shared { state, rng, stamps: AtomicU64::new(0) }) }
+    }
+
+    /// How often a file's stamp was asked for.
+    pub fn stamps(&self) -> u64 {
+        self.shared.stamps.load(Ordering::Relaxed)
     }
 
     /// Lets a fault strike the next operations it fits.
@@ -508,5 +517,11 @@ impl File for SimFile {
 
     fn allocated_bytes(&self) -> io::Result<u64> {
         Ok(self.inode.body.lock().allocated())
+    }
+
+    fn stamp(&self) -> io::Result<u32> {
+        self.disk.shared.stamps.fetch_add(1, Ordering::Relaxed);
+        // Nobody but the store writes to it.
+        Ok(0)
     }
 }

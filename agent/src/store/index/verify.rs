@@ -14,6 +14,14 @@ pub(in super::super) enum Verifier {
     Keeper,
 }
 
+/// A verification that is under way.
+pub(super) struct Verifying {
+    ticket: u64,
+    by: Verifier,
+    /// The file's stamp before its bytes were read; nothing while that isn't known: then it proves nothing.
+    stamp: Option<u32>,
+}
+
 impl Index {
     /// Whether every byte of it is here and was read back and checked since the store was opened.
     pub fn is_verified(&self, object: &ObjectId) -> bool {
@@ -23,23 +31,31 @@ impl Index {
     /// Begins to verify a complete object: a ticket for [`end_verifying`](Self::end_verifying). Nothing when it isn't
     /// complete, is verified, or a door verifies it already.
     pub fn begin_verifying(&mut self, object: &ObjectId, by: Verifier) -> Option<u64> {
-        let busy = self.verifying.get(object).is_some_and(|(_, other)| by == Verifier::Keeper || *other == by);
+        let busy = self.verifying.get(object).is_some_and(|other| by == Verifier::Keeper || other.by == by);
         if busy || !self.complete(object) || self.is_verified(object) {
             return None;
         }
         self.tickets += 1;
-        self.verifying.insert(*object, (self.tickets, by));
+        self.verifying.insert(*object, Verifying { ticket: self.tickets, by, stamp: None });
         Some(self.tickets)
     }
 
-    /// Ends it; with `checked`, the stamp of the file before its bytes were read, the object is verified if nothing of it
-    /// has left meanwhile.
-    pub fn end_verifying(&mut self, object: &ObjectId, ticket: u64, checked: Option<u32>) -> bool {
-        if self.verifying.get(object).is_none_or(|(valid, _)| *valid != ticket) {
+    /// The object's file bears this stamp, and none of its bytes was read for the verification yet.
+    pub fn stamp_verifying(&mut self, object: &ObjectId, ticket: u64, stamp: u32) {
+        if let Some(verifying) = self.verifying.get_mut(object).filter(|verifying| verifying.ticket == ticket) {
+            verifying.stamp = Some(stamp);
+        }
+    }
+
+    /// Ends it. Where every byte is `right`, the object is verified, if nothing of it has left meanwhile and its file was
+    /// stamped before.
+    pub fn end_verifying(&mut self, object: &ObjectId, ticket: u64, right: bool) -> bool {
+        let Some(verifying) = self.verifying.remove(object) else { return false };
+        if verifying.ticket != ticket {
+            self.verifying.insert(*object, verifying);
             return false;
         }
-        self.verifying.remove(object);
-        let Some(stamp) = checked.filter(|_| self.complete(object)) else { return false };
+        let Some(stamp) = verifying.stamp.filter(|_| right && self.complete(object)) else { return false };
         let at = self.by_id[object];
         let entry = self.entry_mut(at);
         entry.flags = (entry.flags | VERIFIED) & !UNSURE;

@@ -37,6 +37,24 @@ async fn after_an_unclean_stop_what_came_since_is_verified_and_damage_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_a_file_that_may_be_passed_afterwards_is_stamped() {
+    let disk = SimDisk::new(1, 1 << 30);
+    let runtime = sim(&disk);
+    let stores = open_one(&runtime, 64 << 20).await;
+    let (whole, half) = (object(1, 2 * u64::from(CHUNK)), object(2, 2 * u64::from(CHUNK)));
+    for chunk in [chunk(&whole, 0), chunk(&whole, 1), chunk(&half, 0)] {
+        fill(&stores, &chunk).await.expect("fills");
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    runtime.tasks.shut_down().await;
+    drop(stores);
+    let stores = open_one(&sim(&disk), 64 << 20).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!((counters(&stores).verified_bytes, disk.stamps()), (3 * u64::from(CHUNK), 1));
+    assert!(stores.is_verified(&whole.id()) && !stores.is_verified(&half.id()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_byte_is_scrubbed_within_a_week_also_over_restarts() {
     let disk = SimDisk::new(1, 1 << 30);
     let objects: Vec<_> = (0..20).map(|n| object(n, 8 * u64::from(CHUNK))).collect();
