@@ -1,11 +1,11 @@
 //! Offers: everything this node has is offered to the owners that may lack it. Hand-over, repair and drain are this.
 //!
 //! A round goes through the chunks that are here and asks the owners that a new map, a return or a restart has given the
-//! chunk's slot which of them they lack; those are given, few at a time and slower while readers want the disks. A round
-//! that asks everybody about everything comes when the agent begins and every ten minutes: it finds copies that were lost
-//! without anybody's word. An owner without room is left alone: nothing leaves for a copy. When all was looked at as of a
-//! map, its epoch is settled and reported: the authority ends hand-overs and drains by that. A round that met somebody
-//! who couldn't be asked comes again.
+//! chunk's slot which of them they lack; those are given, few at a time and slower while readers want the disks. What a
+//! nearer node gives is left to that one, if it says that it has it. A round that asks everybody about everything comes
+//! when the agent begins and every ten minutes: it finds copies that were lost without anybody's word. An owner without room
+//! is left alone: nothing leaves for a copy. When all was looked at as of a map, its epoch is settled and reported: the
+//! authority ends hand-overs and drains by that. A round that met somebody who couldn't be asked comes again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
