@@ -65,21 +65,12 @@ impl Client {
     pub fn connect(path: &Path, patience: Duration) -> Result<Self, ClientError> {
         let until = Instant::now() + patience;
         loop {
-            match Self::try_connect(path) {
+            match connect_to(path) {
                 Ok(socket) => return Ok(Self { path: path.to_owned(), socket: Mutex::new(Some(socket)) }),
                 Err(error) if Instant::now() >= until => return Err(error.into()),
                 Err(_) => std::thread::sleep(AGAIN),
             }
         }
-    }
-
-    fn try_connect(path: &Path) -> io::Result<OwnedFd> {
-        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-        let wait = TimeVal::seconds(ANSWER_SECONDS);
-        setsockopt(&fd, sockopt::ReceiveTimeout, &wait)?;
-        setsockopt(&fd, sockopt::SendTimeout, &wait)?;
-        connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-        Ok(fd)
     }
 
     /// Makes the cluster's folder below `host_path`, for the agent alone; refused when a disk is to be mounted there and none is.
@@ -102,23 +93,38 @@ impl Client {
         self.ask(&Request::ReadAhead { name: name.to_owned(), bytes }).map(drop)
     }
 
+    /// Says which volume a mount is; pods on this node may be given it from then on.
+    pub fn offer(&self, name: &str, namespace: &str) -> Result<(), ClientError> {
+        self.ask(&Request::Offer { name: name.to_owned(), namespace: namespace.to_owned() }).map(drop)
+    }
+
     fn ask(&self, request: &Request) -> Result<Option<OwnedFd>, ClientError> {
         let mut kept = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(socket) = kept.as_ref() {
-            match exchange(socket, request) {
+            match exchange(socket, &request.encode()) {
                 Err(ClientError::Io(_) | ClientError::Ended) => *kept = None,
                 answered => return answered,
             }
         }
-        let socket = Self::try_connect(&self.path)?;
-        let answered = exchange(&socket, request);
+        let socket = connect_to(&self.path)?;
+        let answered = exchange(&socket, &request.encode());
         *kept = Some(socket);
         answered
     }
 }
 
-fn exchange(socket: &OwnedFd, request: &Request) -> Result<Option<OwnedFd>, ClientError> {
-    send(socket, &request.encode(), None)?;
+pub(crate) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    let wait = TimeVal::seconds(ANSWER_SECONDS);
+    setsockopt(&fd, sockopt::ReceiveTimeout, &wait)?;
+    setsockopt(&fd, sockopt::SendTimeout, &wait)?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd)
+}
+
+/// One request, as bytes, and its answer.
+pub(crate) fn exchange(socket: &OwnedFd, request: &[u8]) -> Result<Option<OwnedFd>, ClientError> {
+    send(socket, request, None)?;
     let (bytes, descriptor) = receive(socket)?.ok_or(ClientError::Ended)?;
     match Reply::decode(&bytes)? {
         Reply::Done => Ok(descriptor),

@@ -1,5 +1,6 @@
 //! What an agent and the mounter of its node say to each other, over a SOCK_SEQPACKET socket: one request, one reply;
-//! and the mounts themselves, which an agent that is root makes with its own hands.
+//! what the node's CSI plugin asks of the mounter, over another one; and the mounts themselves, which an agent that is
+//! root makes with its own hands.
 //!
 //! The socket says who speaks: it lies in the cluster's folder below /run/larder, which only that cluster's agent has.
 //! Whoever holds the connection is the agent; the mounts it asked for end with it. Imports nothing of Larder.
@@ -8,10 +9,12 @@ mod client;
 mod message;
 pub mod mounts;
 mod packet;
+mod plugin;
 
 pub use client::{Client, ClientError};
 pub use message::{Malformed, Reply, Request};
 pub use packet::{receive, send};
+pub use plugin::{BAD_TARGET, NOT_SERVED, PluginClient, PluginRequest};
 
 /// The socket in a cluster's folder.
 pub const SOCKET: &str = "mounter.sock";

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | kind | 1 |
 //! | number (1: a mount point; read-ahead in bytes; errno), little-endian | 8 |
-//! | text (path, name, message), UTF-8 | the rest, at most 4 KiB |
+//! | text (path, name, `namespace/name` of an offer, message), UTF-8 | the rest, at most 4 KiB |
 //!
 //! Both programs may be of different versions for a while: kinds are only added.
 
@@ -43,6 +43,13 @@ pub enum Request {
         /// How far.
         bytes: u64,
     },
+    /// The mount of this name is the volume of the same name in this namespace: pods may be given it, as long as it is mounted.
+    Offer {
+        /// The mount's name.
+        name: String,
+        /// The volume's namespace.
+        namespace: String,
+    },
 }
 
 /// What the mounter answers.
@@ -77,6 +84,9 @@ pub enum Malformed {
     /// Text that isn't UTF-8.
     #[error("a message's text is not UTF-8")]
     Text,
+    /// A text of two parts that has one.
+    #[error("a message's text lacks a part")]
+    Part,
     /// A number that can't be.
     #[error("a message's number is {number}")]
     Number {
@@ -93,6 +103,7 @@ impl Request {
             Self::Mount { name } => packet(2, 0, name),
             Self::Unmount { name } => packet(3, 0, name),
             Self::ReadAhead { name, bytes } => packet(4, *bytes, name),
+            Self::Offer { name, namespace } => packet(5, 0, &format!("{namespace}/{name}")),
         }
     }
 
@@ -105,6 +116,10 @@ impl Request {
             2 => Ok(Self::Mount { name: text }),
             3 => Ok(Self::Unmount { name: text }),
             4 => Ok(Self::ReadAhead { name: text, bytes: number }),
+            5 => {
+                let (namespace, name) = text.split_once('/').ok_or(Malformed::Part)?;
+                Ok(Self::Offer { name: name.to_owned(), namespace: namespace.to_owned() })
+            }
             kind => Err(Malformed::Kind { kind }),
         }
     }
@@ -139,11 +154,12 @@ impl Reply {
     }
 }
 
-fn packet(kind: u8, number: u64, text: &str) -> Vec<u8> {
+pub(crate) fn packet(kind: u8, number: u64, text: &str) -> Vec<u8> {
     [&[kind][..], &number.to_le_bytes(), text.as_bytes()].concat()
 }
 
-fn parts(bytes: &[u8]) -> Result<(u8, u64, String), Malformed> {
+/// Kind, number and text; the text is no longer than it may be.
+pub(crate) fn parts(bytes: &[u8]) -> Result<(u8, u64, String), Malformed> {
     let malformed = Malformed::Length { bytes: bytes.len() };
     let (kind, rest) = bytes.split_first().ok_or(malformed)?;
     let (number, text) = rest.split_first_chunk::<8>().ok_or(malformed)?;
@@ -174,12 +190,15 @@ mod tests {
     fn requests_are_these_bytes() {
         let read_ahead = Request::ReadAhead { name: "data".into(), bytes: 0x0102 };
         assert_eq!(read_ahead.encode(), b"\x04\x02\x01\0\0\0\0\0\0data");
+        let offer = Request::Offer { name: "data".into(), namespace: "team".into() };
+        assert_eq!(offer.encode(), b"\x05\0\0\0\0\0\0\0\0team/data");
         for request in [
             read_ahead,
             Request::Prepare { host_path: "/mnt/nvme0".into(), is_mount_point: false },
             Request::Prepare { host_path: "/mnt/nvme0".into(), is_mount_point: true },
             Request::Mount { name: "data".into() },
             Request::Unmount { name: "data".into() },
+            Request::Offer { name: "data".into(), namespace: "team".into() },
         ] {
             assert_eq!(Request::decode(&request.encode()), Ok(request));
         }
@@ -201,6 +220,7 @@ mod tests {
         assert_eq!(Request::decode(&[1; 8]), Err(Malformed::Length { bytes: 8 }));
         assert_eq!(Request::decode(&packet(9, 0, "")), Err(Malformed::Kind { kind: 9 }));
         assert_eq!(Request::decode(b"\x01\0\0\0\0\0\0\0\0\xff"), Err(Malformed::Text));
+        assert_eq!(Request::decode(&packet(5, 0, "data")), Err(Malformed::Part));
         let long = packet(1, 0, &"a".repeat(TEXT_BYTES_MAX + 1));
         assert_eq!(Request::decode(&long), Err(Malformed::Length { bytes: PACKET_BYTES_MAX + 1 }));
         assert_eq!(Request::decode(&packet(1, 2, "/mnt")), Err(Malformed::Number { number: 2 }));

@@ -121,6 +121,8 @@ impl Session<'_> {
                 mounts::read_ahead(&self.known(&name)?, bytes)?;
                 Ok(None)
             }
+            // Nobody asks the mounter for volumes yet.
+            Request::Offer { .. } => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
