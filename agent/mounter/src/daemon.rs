@@ -1,4 +1,4 @@
-//! Looks for clusters' folders, and serves each on a thread of its own.
+//! Looks for clusters' folders, and serves each on a thread of its own; another serves the node's CSI plugin.
 //!
 //! A folder is a cluster's when its name is a UUID; everything else is passed over. Folders are made by the kubelet, for
 //! the agents' hostPath. A cluster's thread serves one agent at a time: the next one waits in the socket's backlog.
@@ -10,9 +10,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod listener;
 mod mounts;
+mod offers;
+mod plugin;
 mod session;
 mod stores;
+mod targets;
+
+use offers::Offers;
 
 /// How often new folders are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -27,12 +33,18 @@ pub struct Settings {
     pub run: PathBuf,
     /// Below these, stores may be made.
     pub allowed_prefixes: Vec<PathBuf>,
+    /// The CSI plugin's socket; without it there are no pods' volumes.
+    pub plugin: Option<PathBuf>,
+    /// The kubelet's folder, as the kubelet names it.
+    pub kubelet: PathBuf,
 }
 
 /// Serves for ever.
 pub fn run(settings: Settings) -> io::Result<Infallible> {
     std::fs::create_dir_all(&settings.run)?;
     mounts::take_away_below(&settings.run)?;
+    let offers = Offers::default();
+    serve_plugin(&settings, &offers)?;
     let mut served: BTreeSet<OsString> = BTreeSet::new();
     loop {
         for folder in clusters(&settings.run)? {
@@ -40,16 +52,28 @@ pub fn run(settings: Settings) -> io::Result<Infallible> {
             if served.len() >= CLUSTERS_MAX || !served.insert(name) {
                 continue;
             }
-            let allowed = settings.allowed_prefixes.clone();
+            let (allowed, offers) = (settings.allowed_prefixes.clone(), offers.clone());
             std::thread::Builder::new().name("cluster".into()).spawn(move || {
                 // A folder whose socket fails is one that people changed; the others go on.
-                if let Err(error) = session::serve(&folder, &allowed) {
+                if let Err(error) = session::serve(&folder, &allowed, &offers) {
                     eprintln!("larder-mounter: {}: {error}", folder.display());
                 }
             })?;
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// A plugin that can't be served is asked for in vain, and says so; agents are served all the same.
+fn serve_plugin(settings: &Settings, offers: &Offers) -> io::Result<()> {
+    let Some(socket) = settings.plugin.clone() else { return Ok(()) };
+    let (kubelet, offers) = (settings.kubelet.clone(), offers.clone());
+    std::thread::Builder::new().name("plugin".into()).spawn(move || {
+        if let Err(error) = plugin::serve(&socket, &kubelet, &offers) {
+            eprintln!("larder-mounter: {}: {error}", socket.display());
+        }
+    })?;
+    Ok(())
 }
 
 fn clusters(run: &Path) -> io::Result<Vec<PathBuf>> {

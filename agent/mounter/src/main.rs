@@ -1,6 +1,7 @@
-//! `larder-mounter [--run DIR] [--allowed-prefixes A,B]`: for each cluster's folder below DIR, mounts for its agent.
+//! `larder-mounter [--run DIR] [--allowed-prefixes A,B] [--plugin SOCKET] [--kubelet DIR]`: for each cluster's folder
+//! below the first DIR, mounts for its agent; for the CSI plugin, binds those mounts into pods.
 //!
-//! Runs as root on each node; talks to nobody but the agents, over their sockets. It never touches its own mounts: what
+//! Runs as root on each node; talks to nobody but the agents and that plugin, over their sockets. It never touches its own mounts: what
 //! is mounted where is read from /proc/self/mountinfo.
 
 use std::io;
@@ -13,7 +14,8 @@ mod daemon;
 
 use daemon::Settings;
 
-const USAGE: &str = "usage: larder-mounter [--run DIR] [--allowed-prefixes PATH,PATH...]";
+const USAGE: &str =
+    "usage: larder-mounter [--run DIR] [--allowed-prefixes PATH,PATH...] [--plugin SOCKET] [--kubelet DIR]";
 
 fn main() -> ExitCode {
     let settings = match settings(std::env::args().skip(1)) {
@@ -54,16 +56,21 @@ fn settings(mut arguments: impl Iterator<Item = String>) -> Result<Settings, Str
     let mut settings = Settings {
         run: PathBuf::from("/run/larder"),
         allowed_prefixes: vec![PathBuf::from("/mnt"), PathBuf::from("/var/lib/larder")],
+        plugin: None,
+        kubelet: PathBuf::from("/var/lib/kubelet"),
     };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value; {USAGE}"));
         match argument.as_str() {
             "--run" => settings.run = value()?.into(),
             "--allowed-prefixes" => settings.allowed_prefixes = value()?.split(',').map(PathBuf::from).collect(),
+            "--plugin" => settings.plugin = Some(value()?.into()),
+            "--kubelet" => settings.kubelet = value()?.into(),
             _ => return Err(format!("{argument} is unknown; {USAGE}")),
         }
     }
-    let relative = settings.allowed_prefixes.iter().chain([&settings.run]).find(|path| !path.is_absolute());
+    let others = [&settings.run, &settings.kubelet].into_iter().chain(&settings.plugin);
+    let relative = settings.allowed_prefixes.iter().chain(others).find(|path| !path.is_absolute());
     match relative.cloned() {
         Some(path) => Err(format!("{} must be absolute", path.display())),
         None => Ok(settings),

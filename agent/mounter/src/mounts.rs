@@ -25,6 +25,8 @@ pub struct Mounted {
     pub at: PathBuf,
     /// The file system's type, `fuse.larder` for ours.
     pub kind: String,
+    /// Whether nothing can be written there.
+    pub is_read_only: bool,
 }
 
 /// Everything that is mounted in this process's namespace, in order of mounting.
@@ -55,6 +57,11 @@ pub fn make(at: &Path) -> io::Result<OwnedFd> {
     Ok(device)
 }
 
+/// Shows at `to` what is mounted at `from`, with the same options.
+pub fn bind(from: &Path, to: &Path) -> io::Result<()> {
+    Ok(mount(Some(from), to, None::<&Path>, MsFlags::MS_BIND, None::<&Path>)?)
+}
+
 /// Takes the topmost mount at `at` away, at once for new users; those who have files open keep them until they close
 /// them or the connection ends. Links in the last component aren't followed.
 pub fn unmount(at: &Path) -> io::Result<()> {
@@ -76,8 +83,9 @@ fn parse_line(line: &str) -> Option<Mounted> {
     let mut fields = head.split(' ').skip(2);
     let device = fields.next()?.to_owned();
     let at = unescape(fields.nth(1)?);
+    let is_read_only = fields.next()?.split(',').any(|option| option == "ro");
     let kind = tail.split(' ').next()?.to_owned();
-    Some(Mounted { device, at, kind })
+    Some(Mounted { device, at, kind, is_read_only })
 }
 
 /// Space, tab, newline and backslash are written as `\` and three octal digits.
@@ -118,6 +126,7 @@ mod tests {
         let ours = &mounts[1];
         assert_eq!((ours.device.as_str(), ours.at.as_path()), ("0:54", Path::new("/d/my mnt/data")));
         assert!(is_ours(ours) && !is_ours(&mounts[0]));
+        assert!(ours.is_read_only && !mounts[0].is_read_only);
     }
 
     #[test]

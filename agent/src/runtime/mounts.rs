@@ -56,6 +56,15 @@ impl Hands {
         }
     }
 
+    /// Which volume of which namespace it is: from then on the node's pods may be given it.
+    pub fn offer(&self, at: &Path, namespace: &str) -> io::Result<()> {
+        match self {
+            // No pods here.
+            Self::Own => Ok(()),
+            Self::Mounter(mounter) => Ok(mounter.offer(name_of(at)?, namespace)?),
+        }
+    }
+
     /// The folder on which something was mounted; the mounter looks after its own.
     pub fn remove_mount_point(&self, at: &Path) {
         match self {

@@ -4,7 +4,7 @@
 //! unmounted one). Nothing is mounted before the first map: reads would all go to the origin. A mount that fails is
 //! tried again, and logged when its error changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,6 +74,8 @@ struct Inner {
     /// The trees of `live`, for those who only look.
     trees: Trees,
     failures: Mutex<BTreeMap<VolumeId, String>>,
+    /// Mounts that this process has seen in their place.
+    seen: Mutex<BTreeSet<VolumeId>>,
 }
 
 impl Mounts {
@@ -101,6 +103,7 @@ impl Mounts {
             live: Mutex::new(Some(BTreeMap::new())),
             trees: Trees::default(),
             failures: Mutex::default(),
+            seen: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -155,13 +158,18 @@ impl Inner {
     fn settle(&self, wanted: &Volumes) {
         let mut live = self.live.lock();
         let Some(live) = live.as_mut() else { return };
+        let missing = self.missing(live);
         let gone: Vec<VolumeId> = live
             .iter()
-            .filter(|(id, mount)| !wanted.contains_key(id) || !mount.is_alive())
+            .filter(|(id, mount)| !wanted.contains_key(id) || !mount.is_alive() || missing.contains(id))
             .map(|(id, _)| *id)
             .collect();
-        for mount in gone.iter().filter_map(|id| live.remove(id)) {
-            self.take_away(mount);
+        for (id, mount) in gone.iter().filter_map(|id| live.remove_entry(id)) {
+            match missing.contains(&id) && mount.is_alive() {
+                // Who has it elsewhere, such as a pod, is served as before.
+                true => tracing::info!(at = %mount.at().display(), "somebody has unmounted it"),
+                false => self.take_away(mount),
+            }
         }
         for (id, volume) in wanted.iter() {
             match live.get(id) {
@@ -182,6 +190,17 @@ impl Inner {
         if !live.keys().eq(&before) {
             self.news.notify_one();
         }
+    }
+
+    /// Mounts that somebody has taken from their places, but not from everywhere: the kernel still sends their requests.
+    fn missing(&self, live: &BTreeMap<VolumeId, Mount>) -> BTreeSet<VolumeId> {
+        // Where it can't be read, everything is believed to be there.
+        let Ok(mounted) = system::mounted() else { return BTreeSet::new() };
+        let is_there = |mount: &Mount| mounted.iter().any(|found| found.at == mount.at() && system::is_ours(found));
+        let there: BTreeSet<VolumeId> = live.iter().filter(|(_, mount)| is_there(mount)).map(|(id, _)| *id).collect();
+        // One that was never seen is where this process can't look.
+        let seen = std::mem::replace(&mut *self.seen.lock(), there.clone());
+        live.keys().filter(|id| seen.contains(id) && !there.contains(id)).copied().collect()
     }
 
     /// Keeps names within their bound, apart from everything else: the kernel may take its time.
@@ -215,7 +234,12 @@ impl Inner {
             room: self.room.clone(),
         };
         let fs = Arc::new(Fs::new(self.runtime.clone(), volume.clone(), below));
-        Mount::new(&self.runtime, fs, backings, (&at, &self.hands), self.ops.clone())
+        let mount = Mount::new(&self.runtime, fs, backings, (&at, &self.hands), self.ops.clone())?;
+        // A mounter of an earlier version gives pods nothing; everything else goes on.
+        if let Err(error) = self.hands.offer(&at, &volume.namespace) {
+            tracing::warn!(volume = %volume.name, namespace = %volume.namespace, %error, "pods can't be given the volume");
+        }
+        Ok(mount)
     }
 
     fn tell(&self, volume: &Volume, error: &io::Error) {

@@ -2,45 +2,33 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use larder_mounter::{AGENT, AGENT_USER, MOUNTS, Reply, Request, SOCKET, receive, send};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, socket};
 
-use super::{mounts, stores};
-
-/// Agents that wait for the one before them to end.
-const WAITING: i32 = 4;
+use super::offers::Offers;
+use super::{listener, mounts, stores};
 
 /// Volumes of one cluster.
 const MOUNTS_MAX: usize = 1_024;
-
-/// After an accept that failed, before the next.
-const BREATH: Duration = Duration::from_millis(100);
 
 /// What an agent asked for, or why it isn't done.
 type Done = io::Result<Option<OwnedFd>>;
 
 /// Makes the folder's parts, then serves agents for ever.
-pub fn serve(folder: &Path, allowed: &[PathBuf]) -> io::Result<()> {
+pub fn serve(folder: &Path, allowed: &[PathBuf], offers: &Offers) -> io::Result<()> {
     let agents = folder.join(AGENT);
     make(&agents, 0o700)?;
     chown(&agents, Some(AGENT_USER), Some(AGENT_USER))?;
     make(&folder.join(MOUNTS), 0o755)?;
-    let listener = open_socket(&folder.join(SOCKET))?;
+    let listener = listener::open(&folder.join(SOCKET), AGENT_USER)?;
     let cluster = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     loop {
-        let Ok(raw) = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) else {
-            std::thread::sleep(BREATH);
-            continue;
-        };
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-        let agent = unsafe { OwnedFd::from_raw_fd(raw) };
+        let agent = listener::accept(&listener);
         eprintln!("larder-mounter: {cluster}: an agent is here");
-        let mut session = Session { folder, cluster: &cluster, allowed, mounted: Vec::new() };
+        let mut session = Session { folder, cluster: &cluster, allowed, offers, mounted: Vec::new() };
         if let Err(error) = session.converse(&agent) {
             eprintln!("larder-mounter: {cluster}: the agent's connection: {error}");
         }
@@ -60,26 +48,11 @@ fn make(folder: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(folder, fs::Permissions::from_mode(mode))
 }
 
-/// Bound aside and renamed, so that nobody connects before it is the agent's alone.
-fn open_socket(path: &Path) -> io::Result<OwnedFd> {
-    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    let aside = path.with_extension("new");
-    match fs::remove_file(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    bind(fd.as_raw_fd(), &UnixAddr::new(&aside)?)?;
-    chown(&aside, Some(AGENT_USER), Some(AGENT_USER))?;
-    fs::set_permissions(&aside, fs::Permissions::from_mode(0o600))?;
-    listen(&fd, Backlog::new(WAITING)?)?;
-    fs::rename(&aside, path)?;
-    Ok(fd)
-}
-
 struct Session<'a> {
     folder: &'a Path,
     cluster: &'a str,
     allowed: &'a [PathBuf],
+    offers: &'a Offers,
     mounted: Vec<PathBuf>,
 }
 
@@ -113,6 +86,7 @@ impl Session<'_> {
             Request::Mount { name } => self.mount(&name).map(Some),
             Request::Unmount { name } => {
                 let at = self.known(&name)?;
+                self.offers.withdraw(&at);
                 mounts::take_away(&at)?;
                 self.mounted.retain(|mounted| *mounted != at);
                 Ok(None)
@@ -121,8 +95,10 @@ impl Session<'_> {
                 mounts::read_ahead(&self.known(&name)?, bytes)?;
                 Ok(None)
             }
-            // Nobody asks the mounter for volumes yet.
-            Request::Offer { .. } => Err(io::ErrorKind::Unsupported.into()),
+            Request::Offer { name, namespace } => {
+                self.offers.make(&self.known(&name)?, format!("{namespace}/{name}"));
+                Ok(None)
+            }
         }
     }
 
@@ -133,6 +109,7 @@ impl Session<'_> {
         }
         if mounts::is_mounted(&at)? {
             // Somebody unmounted ours, and a new one is asked for; or the agent has lost count.
+            self.offers.withdraw(&at);
             mounts::take_away(&at)?;
         }
         make(&at, 0o755)?;
@@ -157,6 +134,7 @@ impl Session<'_> {
     /// The agent is gone: readers get ENOTCONN, and the next agent mounts anew.
     fn end(&self) {
         for at in self.mounted.iter().rev() {
+            self.offers.withdraw(at);
             if let Err(error) = mounts::take_away(at) {
                 eprintln!("larder-mounter: {}: {error}", at.display());
             }
