@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Service};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Recorder, Reporter};
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 mod authorities;
 mod backoff;
+mod claims;
 pub mod cluster;
 mod context;
 mod election;
@@ -119,7 +121,7 @@ async fn lead(
     client: Client,
     settings: &Settings,
     context: Arc<Context>,
-    news: watch::Receiver<u64>,
+    news: News,
     stop: &CancellationToken,
     tracker: &TaskTracker,
 ) -> Result<(), OperatorError> {
@@ -129,7 +131,8 @@ async fn lead(
     }
     context.metrics.leads.store(true, Ordering::Relaxed);
     let leading = context.leading.clone();
-    let working = tracker.spawn(control(client, context.clone(), news));
+    let working = tracker.spawn(control(client, context.clone(), news.clusters));
+    tracker.spawn(claims::look_after(context.clone(), news.claims));
     tracker.spawn(report::look_after(context.clone()));
     tokio::select! { biased;
         () = leading.cancelled() => {}
@@ -179,15 +182,29 @@ fn changes(news: watch::Receiver<u64>) -> impl Stream<Item = ()> + Send + 'stati
     })
 }
 
-/// Starts every watch; the receiver changes when a volume or a node's labels did.
+/// What there is to look at anew.
+struct News {
+    /// Changes when a volume or a node's labels did.
+    clusters: watch::Receiver<u64>,
+    /// Changes when a volume, a claim, a PersistentVolume, a StorageClass or a namespace did.
+    claims: watch::Receiver<u64>,
+}
+
+/// Starts every watch.
 fn watch_all(
     client: Client,
     settings: &Settings,
     stop: &CancellationToken,
     tracker: &TaskTracker,
-) -> (Arc<Context>, watch::Receiver<u64>) {
+) -> (Arc<Context>, News) {
     let (sender, news) = watch::channel(0_u64);
     let sender = Arc::new(sender);
+    let (claims_sender, claims_news) = watch::channel(0_u64);
+    let claims_sender = Arc::new(claims_sender);
+    let claims_changed = || {
+        let sender = claims_sender.clone();
+        move || sender.send_modify(|count| *count += 1)
+    };
     let (clusters, each) = follow::<DeserializeGuard<CacheCluster>>(client.clone());
     tracker.spawn(drain(each, stop.clone(), |_| {}));
     let (cache_nodes, each) = follow::<DeserializeGuard<CacheNode>>(client.clone());
@@ -198,8 +215,11 @@ fn watch_all(
         }
     }));
     let (volumes, each) = follow::<DeserializeGuard<CacheVolume>>(client.clone());
-    let changed = sender.clone();
-    tracker.spawn(drain(each, stop.clone(), move |_| changed.send_modify(|count| *count += 1)));
+    let (changed, claims) = (sender.clone(), claims_changed());
+    tracker.spawn(drain(each, stop.clone(), move |_| {
+        changed.send_modify(|count| *count += 1);
+        claims();
+    }));
     let (nodes, each) = follow::<Node>(client.clone());
     let (mut seen, changed) = (Seen::new(node_facts), sender.clone());
     tracker.spawn(drain(each, stop.clone(), move |event| {
@@ -208,12 +228,24 @@ fn watch_all(
         }
     }));
     let (namespaces, each) = follow::<Namespace>(client.clone());
-    let mut seen = Seen::new(namespace_facts);
+    let (mut seen, changed) = (Seen::new(namespace_facts), claims_changed());
     tracker.spawn(drain(each, stop.clone(), move |event| {
         if seen.changed(event) {
             sender.send_modify(|count| *count += 1);
         }
+        // Also when one begins to end.
+        changed();
     }));
+    let (claims, each) = follow::<PersistentVolumeClaim>(client.clone());
+    let changed = claims_changed();
+    tracker.spawn(drain(each, stop.clone(), move |_| changed()));
+    let (persistent, each) = follow::<PersistentVolume>(client.clone());
+    let changed = claims_changed();
+    tracker.spawn(drain(each, stop.clone(), move |_| changed()));
+    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={}", names::MANAGER));
+    let (classes, each) = follow_some::<StorageClass>(client.clone(), ours);
+    let changed = claims_changed();
+    tracker.spawn(drain(each, stop.clone(), move |_| changed()));
     let reporter = Reporter { controller: names::MANAGER.into(), instance: Some(settings.identity.clone()) };
     let context = Context {
         recorder: Recorder::new(client.clone(), reporter),
@@ -225,13 +257,16 @@ fn watch_all(
         cache_nodes,
         nodes,
         namespaces,
+        claims,
+        persistent,
+        classes,
         cordons: Default::default(),
         authorities: Default::default(),
         backoff: Default::default(),
         written: Default::default(),
         metrics: Default::default(),
     };
-    (Arc::new(context), news)
+    (Arc::new(context), News { clusters: news, claims: claims_news })
 }
 
 async fn known(context: &Context) {
@@ -242,6 +277,9 @@ async fn known(context: &Context) {
         context.cache_nodes.wait_until_ready(),
         context.nodes.wait_until_ready(),
         context.namespaces.wait_until_ready(),
+        context.claims.wait_until_ready(),
+        context.persistent.wait_until_ready(),
+        context.classes.wait_until_ready(),
     );
 }
 
@@ -252,8 +290,16 @@ fn follow<K>(client: Client) -> (Store<K>, Events<K>)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
+    follow_some(client, watcher::Config::default())
+}
+
+/// The same of some.
+fn follow_some<K>(client: Client, which: watcher::Config) -> (Store<K>, Events<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
     let (store, writer) = reflector::store::<K>();
-    let events = watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff().reflect(writer);
+    let events = watcher(Api::<K>::all(client), which).default_backoff().reflect(writer);
     (store, events.boxed())
 }
 

@@ -28,7 +28,7 @@ mod rollout;
 mod validate;
 
 pub use apply::params;
-pub use dereference::{FoundNode, cluster_allows};
+pub use dereference::{FoundNode, answer, cluster_allows};
 pub use rollout::Rollout;
 pub use validate::{Allowed, Refused, Validated, validate};
 

@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Client;
 use kube::core::DeserializeGuard;
 use kube::runtime::events::Recorder;
@@ -54,6 +55,10 @@ pub struct Context {
     pub(super) cache_nodes: Store<DeserializeGuard<CacheNode>>,
     pub(super) nodes: Store<Node>,
     pub(super) namespaces: Store<Namespace>,
+    pub(super) claims: Store<PersistentVolumeClaim>,
+    pub(super) persistent: Store<PersistentVolume>,
+    /// Those with our label.
+    pub(super) classes: Store<StorageClass>,
     pub(super) cordons: Cordons,
     pub(super) authorities: Authorities,
     pub(super) backoff: Backoff,

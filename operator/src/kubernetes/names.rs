@@ -10,6 +10,12 @@ pub const MANAGER: &str = "larder-operator";
 /// Holds a CacheCluster while CacheVolumes refer to it.
 pub const CLUSTER_FINALIZER: &str = "larder.dev/cluster";
 
+/// Holds a CacheVolume while PersistentVolumes or its StorageClass are there.
+pub const VOLUME_FINALIZER: &str = "larder.dev/volume";
+
+/// The CSI driver, in whose name the operator binds claims.
+pub const DRIVER: &str = "csi.larder.dev";
+
 /// On everything owned: the CacheCluster's name.
 pub const CLUSTER_LABEL: &str = "larder.dev/cluster";
 

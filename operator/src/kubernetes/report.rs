@@ -238,7 +238,8 @@ fn allows(context: &Context, volume: &CacheVolume, cluster: &ObjectName) -> bool
     found.next().is_some_and(|found| super::cluster::cluster_allows(found, cluster, volume, context))
 }
 
-async fn refuse_volume(
+/// Says why a volume can't be read, or what its deletion waits for.
+pub async fn refuse_volume(
     context: &Context,
     volume: &CacheVolume,
     name: &ObjectName,

@@ -10,6 +10,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use larder_crds::{CacheCluster, ClusterReadyReason};
 
+use super::super::claims::is_going;
 use super::super::context::Context;
 use super::super::names::CLUSTER_FINALIZER;
 use super::super::report;
@@ -33,7 +34,7 @@ pub async fn finish(cluster: &CacheCluster, name: &ObjectName, context: &Context
         .state()
         .iter()
         .filter_map(|guarded| guarded.0.as_ref().ok())
-        .filter(|volume| refers(volume, name) && volume.metadata.deletion_timestamp.is_none())
+        .filter(|volume| refers(volume, name) && !is_going(volume))
         .map(|volume| name_of(&volume.metadata))
         .collect();
     let forced = cluster.annotations().get(FORCE).is_some_and(|value| value == "true");

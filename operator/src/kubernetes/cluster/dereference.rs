@@ -17,6 +17,7 @@ use larder_proto::volume::Volume;
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::super::claims::is_going;
 use super::super::context::{Context, REQUEST};
 use super::super::names::Names;
 use super::plan::{Owned, OwnedKind};
@@ -101,7 +102,8 @@ pub async fn find(cluster: &CacheCluster, name: &ObjectName, context: &Context) 
     for guarded in context.volumes.state() {
         let Ok(volume) = &guarded.0 else { continue };
         let is_ours = refers(volume, name) && cluster_allows(cluster, name, volume, context);
-        if is_ours && volume.metadata.deletion_timestamp.is_none() {
+        // One that waits for its claims goes on serving them.
+        if is_ours && !is_going(volume) {
             volumes.push(read_volume(cluster, volume, context).await?);
         }
     }
