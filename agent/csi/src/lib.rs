@@ -1,4 +1,23 @@
-//! The CSI node plugin's protocols: CSI, spec 1.13, and the registration with the kubelet.
+//! The CSI node plugin: identity and node service of spec 1.13, and the registration with the kubelet.
+//!
+//! It decides what may be bound where and says no in words that people read in a pod's Events; binding is the mounter's,
+//! which this asks. It has no capabilities, no API token, and never touches a mount. Imports nothing of Larder but the
+//! mounter's messages. What isn't implemented answers UNIMPLEMENTED and isn't in the capabilities.
+
+mod dispatch;
+mod identity;
+mod listen;
+mod node;
+mod registration;
+
+pub use dispatch::Plugin;
+pub use identity::Identity;
+pub use listen::{ListenError, Socket};
+pub use node::{Hands, Node};
+pub use registration::{REGISTRATION, Registrar, Verdict};
+
+/// The name under which Kubernetes knows the driver.
+pub const DRIVER: &str = "csi.larder.dev";
 
 /// What is generated from `proto/`.
 #[allow(missing_docs, clippy::all)]
