@@ -77,6 +77,40 @@ fn the_chart_is_what_kustomize_brings() {
 
 #[test]
 #[ignore = "needs the kit: make test-k8s"]
+fn nobody_but_the_mounter_is_privileged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plane = ControlPlane::start(folder.path());
+    let objects = rendered(plane.kubectl(), &[]);
+    let mut privileged = Vec::new();
+    for (name, object) in &objects {
+        let Some(pod) = object.pointer("/spec/template/spec") else { continue };
+        for field in ["hostNetwork", "hostPID", "hostIPC"] {
+            assert!(pod[field].is_null(), "{name}: {field}");
+        }
+        for container in pod["containers"].as_array().expect("a pod has containers") {
+            let own = &container["securityContext"];
+            if own["privileged"] == true {
+                privileged.push(container["name"].as_str().expect("named"));
+                continue;
+            }
+            assert_eq!(own["allowPrivilegeEscalation"], false, "{name}: {container}");
+            assert_eq!(own["capabilities"]["drop"], serde_json::json!(["ALL"]), "{name}: {container}");
+            assert_eq!(own["readOnlyRootFilesystem"], true, "{name}: {container}");
+        }
+    }
+    assert_eq!(privileged, ["mounter"]);
+    let rules = objects["ClusterRole /larder-operator"]["rules"].as_array().expect("rules").clone();
+    for rule in rules {
+        let has = |field: &str, word: &str| rule[field].as_array().is_some_and(|all| all.iter().any(|one| one == word));
+        assert!(!["apiGroups", "resources", "verbs"].iter().any(|field| has(field, "*")), "{rule}");
+        let of_secrets = has("resources", "secrets") && (has("verbs", "list") || has("verbs", "watch"));
+        let of_nodes = has("resources", "nodes") && (has("verbs", "patch") || has("verbs", "update"));
+        assert!(!of_secrets && !of_nodes, "{rule}");
+    }
+}
+
+#[test]
+#[ignore = "needs the kit: make test-k8s"]
 fn values_do_what_they_say_and_wrong_ones_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let plane = ControlPlane::start(folder.path());
@@ -100,6 +134,8 @@ fn values_do_what_they_say_and_wrong_ones_are_refused() {
             "example.com/a@sha256:00",
         ),
         ("images.node=example.com:5000/n:1", node, format!("{container}/image"), "example.com:5000/n:1"),
+        ("images.csi=example.com/c:1", node, format!("{pod}/containers/1/image"), "example.com/c:1"),
+        ("images.pullPolicy=Always", node, format!("{pod}/containers/1/imagePullPolicy"), "Always"),
         ("images.pullPolicy=Always", node, format!("{container}/imagePullPolicy"), "Always"),
         ("imagePullSecrets[0].name=keys", operator, format!("{pod}/imagePullSecrets/0/name"), "keys"),
         ("imagePullSecrets[0].name=keys", node, format!("{pod}/imagePullSecrets/0/name"), "keys"),
@@ -112,6 +148,10 @@ fn values_do_what_they_say_and_wrong_ones_are_refused() {
         ("node.nodeSelector.a=b", node, format!("{pod}/nodeSelector/a"), "b"),
         ("node.tolerations[0].key=t", node, format!("{pod}/tolerations/0/key"), "t"),
         ("node.resources.limits.memory=1Gi", node, format!("{container}/resources/limits/memory"), "1Gi"),
+        ("node.kubelet=/k", node, format!("{container}/args/7"), "/k"),
+        ("node.kubelet=/k", node, format!("{pod}/containers/1/args/3"), "/k"),
+        ("node.kubelet=/k", node, format!("{pod}/containers/1/volumeMounts/0/mountPath"), "/k/plugins/csi.larder.dev"),
+        ("node.csi.resources.limits.memory=1Gi", node, format!("{pod}/containers/1/resources/limits/memory"), "1Gi"),
         ("node.namespace=other", "DaemonSet other/larder-node", "/metadata/name".into(), "larder-node"),
         ("stores.allowedPrefixes={/disks}", node, format!("{container}/args/3"), "/disks"),
         ("stores.allowedPrefixes={/disks}", node, format!("{container}/volumeMounts/2/mountPath"), "/disks"),
@@ -133,6 +173,7 @@ fn values_do_what_they_say_and_wrong_ones_are_refused() {
         "stores.allowedPrefixes={relative}",
         "stores.allowedPrefixes={/a/../b}",
         "node.namespace=Upper",
+        "node.kubelet=relative",
         "unknown=1",
     ] {
         let said = kubectl.helm(&[&template(&chart("larder"))[..], &["--set", wrong]].concat());
