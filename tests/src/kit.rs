@@ -14,7 +14,7 @@ mod operator;
 mod pki;
 mod service;
 
-pub use control_plane::{ControlPlane, Kubectl};
+pub use control_plane::{ControlPlane, Kubectl, programs};
 pub use faulty::FaultyServer;
 pub use nodes::Kubernetes;
 pub use operator::{NAMESPACE, Operator};

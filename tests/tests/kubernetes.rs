@@ -21,6 +21,8 @@ mod leaders;
 mod life;
 #[path = "kubernetes/rules.rs"]
 mod rules;
+#[path = "kubernetes/sanity.rs"]
+mod sanity;
 #[path = "kubernetes/spec.rs"]
 mod spec;
 #[path = "kubernetes/stored.rs"]

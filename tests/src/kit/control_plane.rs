@@ -115,7 +115,8 @@ impl Said {
 ///
 /// # Panics
 /// When they can't be built.
-pub(super) fn programs() -> PathBuf {
+#[must_use]
+pub fn programs() -> PathBuf {
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("kit/build");
     let built = Command::new(build).stderr(Stdio::inherit()).output().expect("the kit's script runs");
     assert!(built.status.success(), "the kit can't be built");
