@@ -2,6 +2,8 @@
 //!
 //! Every program is in a pod of its own, from an image; nothing of Larder runs outside. The bucket is this machine's.
 
+#[path = "kubelets/claims.rs"]
+mod claims;
 #[path = "kubelets/deletion.rs"]
 mod deletion;
 #[path = "kubelets/ends.rs"]
