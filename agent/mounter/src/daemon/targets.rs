@@ -211,8 +211,8 @@ mod tests {
         let kubelet = Path::new("/var/lib/kubelet");
         let parsed = target(kubelet, &format!("{BELOW}/mount"));
         assert_eq!(parsed.path(), kubelet.join(BELOW).join("mount"));
-        let again = format!("/var/lib/kubelet//pods/./p/volumes/kubernetes.io~csi/v/mount/");
-        assert_eq!(Target::parse(kubelet, &again).ok(), Some(parsed), "mountinfo's spelling");
+        let again = "/var/lib/kubelet//pods/./p/volumes/kubernetes.io~csi/v/mount/";
+        assert_eq!(Target::parse(kubelet, again).ok(), Some(parsed), "mountinfo's spelling");
         for path in [
             "",
             "/",
