@@ -7,7 +7,7 @@ use larder_tests::kit::wait_until;
 use larder_tests::stub::pattern;
 use serde_json::{Value, json};
 
-use super::world::{PODS_WITHIN, World};
+use super::world::{PODS_WITHIN, World, repository};
 
 const CLASS: &str = "larder.default.models";
 
@@ -123,6 +123,7 @@ fn a_pod_that_asks_for_a_volume_gets_its_files_and_leaves_nothing() {
         let binds = world.binds(node);
         assert!(binds.len() == 1 && binds[0].contains(" ro,"), "{binds:?}");
     }
+    the_example_reads(&world);
     others_are_refused(&world);
     a_node_without_an_agent_says_so(&world);
     a_mounter_that_ends_disturbs_no_pod(&world);
@@ -144,6 +145,18 @@ fn a_pod_that_asks_for_a_volume_gets_its_files_and_leaves_nothing() {
     // It was deleted above, and waited for this.
     world.wait_gone("cv", "models");
     world.wait_gone("storageclass", CLASS);
+}
+
+/// As it is shipped, but for the image: the nodes have no other shell.
+fn the_example_reads(world: &World) {
+    let text = std::fs::read_to_string(repository().join("examples/pod.yaml")).expect("the example");
+    let image = "busybox:1.37";
+    assert!(text.contains(image));
+    world.kubectl().apply(&text.replace(image, "larder.test/shell:1"));
+    let said = world.kubectl().try_run(&["wait", "pod/reader", "--for=condition=Ready", "--timeout=120s"]);
+    assert!(said.ok, "{}{}\n{}", said.out, said.err, world.told());
+    wait_until(SOON, "it lists the files", || world.kubectl().run(&["logs", "reader"]).out().contains("deep"));
+    world.kubectl().run(&["delete", "pod/reader", "pvc/models", "--grace-period=0", "--timeout=60s"]).out();
 }
 
 /// A claim of another namespace, and one of a part of a volume.
