@@ -92,7 +92,7 @@ where
     }
 }
 
-/// Pods, and the ends of their logs in `<namespace>.<pod>.log`.
+/// Pods, and the ends of their containers' logs in `<namespace>.<pod>.<container>.log`.
 async fn logs(
     asked: &Asked,
     namespace: &str,
@@ -107,14 +107,23 @@ async fn logs(
     };
     for pod in pods {
         let name = pod.name_any();
-        for previous in [false, true] {
-            let params = LogParams { tail_lines: Some(LINES), previous, ..LogParams::default() };
+        let containers = pod.spec.into_iter().flat_map(|spec| spec.containers).map(|container| container.name);
+        for (container, previous) in containers.flat_map(|container| [(container.clone(), false), (container, true)]) {
+            let params = LogParams {
+                container: Some(container.clone()),
+                tail_lines: Some(LINES),
+                previous,
+                ..LogParams::default()
+            };
             let which = if previous { "previous.log" } else { "log" };
             match api.logs(&name, &params).await {
-                Ok(text) => write(folder, &format!("{namespace}.{name}.{which}"), &text)?,
+                Ok(text) => write(folder, &format!("{namespace}.{name}.{container}.{which}"), &text)?,
                 // Most containers have had no life before this one.
                 Err(_) if previous => {}
-                Err(error) => missing.push(failed(&format!("the log of {namespace}/{name}"), error).to_string()),
+                Err(error) => {
+                    let what = format!("the log of {container} of {namespace}/{name}");
+                    missing.push(failed(&what, error).to_string());
+                }
             }
         }
     }

@@ -146,5 +146,5 @@ fn the_plugin_says_the_rest(world: &World) {
         assert!(!text.contains(world.stub.secret_key()), "{} holds a secret", path.display());
         logs += usize::from(path.extension().is_some_and(|extension| extension == "log") && !text.is_empty());
     }
-    assert!(logs >= 8, "{logs} logs: three agents, two operators, three that mount");
+    assert!(logs >= 11, "{logs} logs: three agents, two operators, three that mount, three CSI plugins");
 }
